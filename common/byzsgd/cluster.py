@@ -1,0 +1,417 @@
+"""Who takes part, how many may be Byzantine, and the numbers that all nodes agree on.
+
+A cluster file is equal on every node. ``Cluster.from_mapping`` checks the whole of it and reports
+every problem at once; ``Cluster.digests`` lets nodes find out which keys of two files differ.
+
+Source of the bounds: El-Mhamdi, Guerraoui, Guirguis, Hoang, Rouault, "Genuinely Distributed
+Byzantine Machine Learning" (ByzSGD).
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Literal
+
+from byzsgd.errors import ClusterError
+
+ID_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,31}")
+Z85_PATTERN = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+ADDRESS_PATTERN = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s:\[\]]+):(\d{1,5})")
+
+NODES_MAX = 1000
+"""More nodes than anyone has run; a limit, so that a broken file cannot ask for a million."""
+
+GATHER_PERIOD_SAFE = 5
+"""The largest gather period that stayed safe with two Byzantine servers, in our calibration."""
+
+
+class Role(StrEnum):
+    """What a node of the cluster file may do."""
+
+    SERVER = "server"
+    """Keeps a copy of the model; votes with models."""
+    WORKER = "worker"
+    """Computes gradients; votes with gradients."""
+    OPERATOR = "operator"
+    """May pull models and ask where a server stands; nothing that it sends counts as a vote."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One node of the cluster file."""
+
+    id: str
+    """Identity: the name that the node's public key proves. Lower-case letters first."""
+    role: Role
+    public_key: str = ""
+    """CURVE public key, 40 characters of Z85; empty only in a cluster without keys."""
+    address: str = ""
+    """``host:port`` where a server is reached: models are published there, and the next port
+    takes gradients and pulls. Workers only dial out."""
+    http: str = ""
+    """``host:port`` of the node's /metrics, /healthz, /readyz and /status; empty for none."""
+
+    @property
+    def publish_endpoint(self) -> tuple[str, int]:
+        """Host and port where models are published."""
+        return split_address(self.address)
+
+    @property
+    def request_endpoint(self) -> tuple[str, int]:
+        """Host and port that take gradients, gather votes and pulls."""
+        host, port = split_address(self.address)
+        return host, port + 1
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, which was checked when the cluster file was read."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """The checked content of a cluster file.
+
+    Build it with ``Cluster.from_mapping``; the constructor itself checks nothing.
+    """
+
+    nodes: tuple[Member, ...]
+    """All nodes, in the order of the file."""
+    f_servers: int
+    """f_ps: how many servers may be Byzantine. ``n_ps >= 3 f_ps + 2``; 0 also allows one server."""
+    f_workers: int
+    """f_w: how many workers may be Byzantine. ``n_w >= 3 f_w + 1``."""
+    server_quorum: int
+    """q_ps: models waited for, ``2 f_ps + 2 <= q_ps <= n_ps - f_ps``. Default n_ps - f_ps."""
+    worker_quorum: int
+    """q_w: gradients waited for, ``2 f_w + 1 <= q_w <= n_w - f_w``. Default n_w - f_w."""
+    task: str
+    """A shipped task's name, ``package.module:factory`` or ``path/file.py:factory``."""
+    task_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Keyword arguments of the task's factory."""
+    variant: Literal["asynchronous"] = "asynchronous"
+    """Which ByzSGD: ``asynchronous`` assumes no bound on delays."""
+    rule: str = "mda"
+    """Aggregation rule of the gradients, a name of ``byzsgd.aggregation.RULES``."""
+    gather_period: int | Literal["auto"] = 1
+    """T: learning steps between two gathers. 1 is safe everywhere; 5 costs fewer bytes and was
+    safe with f_servers <= 1; ``auto`` takes 1 / (3 l eta_1) with l estimated from the task."""
+    learning_rate: float = 0.1
+    """eta: step size of the first step."""
+    learning_rate_decay_steps: float = 0.0
+    """tau: step size is eta / (1 + t / tau); 0 keeps it constant. A third of ``steps`` suits."""
+    worker_momentum: float = 0.9
+    """beta in m = beta m + (1 - beta) g, in [0, 1). Without it stealthy attacks win near n/3."""
+    batch_size: int = 32
+    """Examples in a mini-batch. 64 or more where a third of the workers may lie."""
+    seed: int = 1
+    """Seeds theta_0 and every worker's choice of batches."""
+    steps: int = 0
+    """Learning steps after which training ends; 0 for no end."""
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Identities of the servers, sorted."""
+        return tuple(sorted(node.id for node in self.nodes if node.role is Role.SERVER))
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Identities of the workers, sorted."""
+        return tuple(sorted(node.id for node in self.nodes if node.role is Role.WORKER))
+
+    @property
+    def n_servers(self) -> int:
+        """n_ps: how many servers there are."""
+        return len(self.servers)
+
+    @property
+    def n_workers(self) -> int:
+        """n_w: how many workers there are."""
+        return len(self.workers)
+
+    def node(self, identity: str) -> Member | None:
+        """The member of that identity, or None."""
+        return next((node for node in self.nodes if node.id == identity), None)
+
+    def role(self, identity: str) -> Role | None:
+        """The role of an identity, or None for a stranger."""
+        member = self.node(identity)
+        return member.role if member else None
+
+    def digests(self) -> dict[str, bytes]:
+        """A 4-byte digest of each agreed key: nodes whose files differ can name the keys."""
+        return {key: _digest(value, 4) for key, value in self._agreed().items()}
+
+    def digest(self) -> bytes:
+        """A 16-byte digest of all agreed keys."""
+        return _digest(self._agreed(), 16)
+
+    def warnings(self) -> list[str]:
+        """What is allowed and unwise, one sentence each."""
+        found = []
+        period = self.gather_period
+        if isinstance(period, int) and period > GATHER_PERIOD_SAFE and self.f_servers >= 2:
+            found.append(
+                f"gather_period = {period} with f_servers = {self.f_servers}: above "
+                f"{GATHER_PERIOD_SAFE} a combined attack has broken training; 1 is safe"
+            )
+        if self.f_workers > 0 and self.worker_momentum == 0:
+            found.append("worker_momentum = 0: stealthy attacks win near n/3; 0.9 holds them off")
+        return found
+
+    def _agreed(self) -> dict[str, Any]:
+        agreed = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "nodes"}
+        agreed["task_options"] = dict(self.task_options)
+        # Addresses may be written differently on both sides of a NAT: who takes part is agreed.
+        agreed["nodes"] = sorted((n.id, n.role.value, n.public_key) for n in self.nodes)
+        return agreed
+
+    @staticmethod
+    def from_mapping(mapping: Mapping[str, Any], *, keys: bool = True) -> "Cluster":
+        """The checked cluster of a parsed cluster file.
+
+        Args:
+            mapping: The file's content, as a TOML parser returns it.
+            keys: Whether every node must have a public key.
+
+        Raises:
+            ClusterError: With every problem found, each naming key, finding and remedy.
+        """
+        reader = _Reader(mapping, keys)
+        values = reader.values()
+        if reader.problems:
+            raise ClusterError(reader.problems)
+        problems = list(_violated_bounds(values))
+        if problems:
+            raise ClusterError(problems)
+        return Cluster(**values)
+
+
+def _digest(value: Any, size: int) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to a wrong one, or all known words.
+
+    Args:
+        word: What was found.
+        known: What would have been right.
+    """
+    choices = sorted(known)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
+
+
+def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
+    """Every bound that does not hold, with its inequality and the numbers."""
+    roles = [node.role for node in values["nodes"]]
+    n_ps, n_w = roles.count(Role.SERVER), roles.count(Role.WORKER)
+    f_ps, f_w = values["f_servers"], values["f_workers"]
+    q_ps, q_w = values["server_quorum"], values["worker_quorum"]
+    one_trusted = f_ps == 0 and n_ps == 1
+    if not one_trusted and n_ps < 3 * f_ps + 2:
+        yield f"f_servers: n_ps >= 3 f_ps + 2, but {n_ps} < {3 * f_ps + 2} (f_ps = {f_ps})"
+    if n_w < 3 * f_w + 1:
+        yield f"f_workers: n_w >= 3 f_w + 1, but {n_w} < {3 * f_w + 1} (f_w = {f_w})"
+    if not one_trusted and q_ps < 2 * f_ps + 2:
+        yield f"server_quorum: q_ps >= 2 f_ps + 2, but {q_ps} < {2 * f_ps + 2}"
+    if q_ps > n_ps - f_ps:
+        yield f"server_quorum: q_ps <= n_ps - f_ps, but {q_ps} > {n_ps - f_ps}"
+    if q_w < 2 * f_w + 1:
+        yield f"worker_quorum: q_w >= 2 f_w + 1, but {q_w} < {2 * f_w + 1}"
+    if q_w > n_w - f_w:
+        yield f"worker_quorum: q_w <= n_w - f_w, but {q_w} > {n_w - f_w}"
+
+
+class _Reader:
+    """Reads a mapping key by key, and collects every problem instead of stopping at the first."""
+
+    def __init__(self, mapping: Mapping[str, Any], keys: bool) -> None:
+        self.mapping = mapping
+        self.keys = keys
+        self.problems: list[str] = []
+
+    def values(self) -> dict[str, Any]:
+        self.known(self.mapping, [f.name for f in fields(Cluster)], "")
+        nodes = self.nodes()
+        roles = [node.role for node in nodes]
+        f_servers = self.integer("f_servers", 0, minimum=0, required=True)
+        f_workers = self.integer("f_workers", 0, minimum=0, required=True)
+        values: dict[str, Any] = {
+            "nodes": tuple(nodes),
+            "f_servers": f_servers,
+            "f_workers": f_workers,
+            "server_quorum": self.integer(
+                "server_quorum", roles.count(Role.SERVER) - f_servers, minimum=1
+            ),
+            "worker_quorum": self.integer(
+                "worker_quorum", roles.count(Role.WORKER) - f_workers, minimum=1
+            ),
+            "task": self.text("task", None),
+            "task_options": MappingProxyType(self.table("task_options")),
+            "variant": self.choice("variant", "asynchronous", ("asynchronous",)),
+            "rule": self.text("rule", "mda"),
+            "gather_period": self.gather_period(),
+            "learning_rate": self.number("learning_rate", 0.1, above=0.0),
+            "learning_rate_decay_steps": self.number("learning_rate_decay_steps", 0.0, minimum=0.0),
+            "worker_momentum": self.number("worker_momentum", 0.9, minimum=0.0, below=1.0),
+            "batch_size": self.integer("batch_size", 32, minimum=1),
+            "seed": self.integer("seed", 1, minimum=0),
+            "steps": self.integer("steps", 0, minimum=0),
+        }
+        return values
+
+    def known(self, mapping: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+        for key in mapping:
+            if key not in names:
+                self.problems.append(f"{where}{key}: unknown key; {nearest(str(key), names)}")
+
+    def wrong(self, key: str, found: object, right: str) -> None:
+        self.problems.append(f"{key}: found {found!r}; must be {right}")
+
+    def integer(self, key: str, default: int, *, minimum: int, required: bool = False) -> int:
+        if required and key not in self.mapping:
+            self.problems.append(f"{key}: missing; must be an integer of at least {minimum}")
+            return default
+        value = self.mapping.get(key, default)
+        if type(value) is not int or (value < minimum and key in self.mapping) or value > 2**53:
+            self.wrong(key, value, f"an integer of at least {minimum}")
+            return default
+        return value
+
+    def number(
+        self,
+        key: str,
+        default: float,
+        *,
+        minimum: float | None = None,
+        above: float | None = None,
+        below: float | None = None,
+    ) -> float:
+        value = self.mapping.get(key, default)
+        limits = [
+            f"{words} {limit:g}"
+            for words, limit in (("at least", minimum), ("above", above), ("below", below))
+            if limit is not None
+        ]
+        fine = (
+            type(value) in (int, float)
+            and value - value == 0  # finite
+            and (minimum is None or value >= minimum)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+        if not fine:
+            self.wrong(key, value, f"a number {' and '.join(limits)}")
+            return default
+        return float(value)
+
+    def text(self, key: str, default: str | None) -> str:
+        value = self.mapping.get(key, default)
+        if value is None:
+            self.problems.append(f"{key}: missing; must be a text")
+            return ""
+        if not isinstance(value, str) or not value:
+            self.wrong(key, value, "a text")
+            return ""
+        return value
+
+    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+        value = self.text(key, default)
+        if value and value not in choices:
+            self.wrong(key, value, f"one of: {', '.join(choices)}")
+        return value
+
+    def table(self, key: str) -> dict[str, Any]:
+        value = self.mapping.get(key, {})
+        if not isinstance(value, dict):
+            self.wrong(key, value, f"a table: [{key}]")
+            return {}
+        for name, item in value.items():
+            if type(item) not in (str, int, float, bool):
+                self.wrong(f"{key}.{name}", item, "a text, a number or a boolean")
+        return value
+
+    def gather_period(self) -> int | Literal["auto"]:
+        value = self.mapping.get("gather_period", 1)
+        if value == "auto":
+            return "auto"
+        if type(value) is not int or value < 1:
+            self.wrong("gather_period", value, 'an integer of at least 1, or "auto"')
+            return 1
+        return value
+
+    def nodes(self) -> list[Member]:
+        tables = self.mapping.get("nodes", [])
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            self.wrong("nodes", tables, "a list of tables: [[nodes]]")
+            return []
+        if not 1 <= len(tables) <= NODES_MAX:
+            self.wrong("nodes", f"{len(tables)} nodes", f"between 1 and {NODES_MAX}")
+            return []
+        members = [self.member(index, table) for index, table in enumerate(tables)]
+        found = [member for member in members if member is not None]
+        self.unique(found)
+        return found
+
+    def member(self, index: int, table: Mapping[str, Any]) -> Member | None:
+        where = f"nodes[{index}]."
+        before = len(self.problems)
+        self.known(table, [f.name for f in fields(Member)], where)
+        texts = {}
+        for f in fields(Member):
+            value = table.get(f.name, "")
+            if not isinstance(value, str):
+                self.wrong(where + f.name, value, "a text")
+                value = ""
+            texts[f.name] = value
+        if not ID_PATTERN.fullmatch(texts["id"]):
+            right = "a lower-case letter and up to 31 more of a-z 0-9 . _ -"
+            self.wrong(where + "id", texts["id"], right)
+        if texts["role"] not in set(Role):
+            self.wrong(where + "role", texts["role"], f"one of: {', '.join(Role)}")
+        key = texts["public_key"]
+        if (key or self.keys) and not Z85_PATTERN.fullmatch(key):
+            self.wrong(where + "public_key", key, "a CURVE key, 40 characters of Z85")
+        for name, last, needed in (
+            ("address", 65534, texts["role"] == Role.SERVER),
+            ("http", 65535, False),
+        ):
+            address = texts[name]
+            match = ADDRESS_PATTERN.fullmatch(address)
+            port = int(match[2]) if match else 0
+            if (address or needed) and not 1 <= port <= last:
+                self.wrong(where + name, address, f"host:port with a port of 1 to {last}")
+        if len(self.problems) > before:
+            return None
+        return Member(role=Role(texts.pop("role")), **texts)
+
+    def unique(self, members: Sequence[Member]) -> None:
+        """Identities, keys and ports must each name one node: a shared one would share votes."""
+        seen: dict[tuple[str, object], str] = {}
+        for member in members:
+            claims: list[tuple[str, object]] = [("id", member.id)]
+            if member.public_key:
+                claims.append(("public_key", member.public_key))
+            if member.address:
+                claims += [
+                    ("port", member.publish_endpoint),
+                    ("port", member.request_endpoint),
+                ]
+            if member.http:
+                claims.append(("port", split_address(member.http)))
+            for kind, value in claims:
+                if (kind, value) in seen:
+                    shown = ":".join(map(str, value)) if isinstance(value, tuple) else value
+                    self.problems.append(
+                        f"nodes: {seen[kind, value]} and {member.id} share the {kind} {shown}"
+                    )
+                seen.setdefault((kind, value), member.id)
