@@ -34,31 +34,42 @@ def is_vector(value: object, d: int) -> bool:
 
 
 def distance(a: Vector, b: Vector) -> float:
-    """Euclidean distance between two vectors, summed in float64 across blocks.
+    """Euclidean distance between two vectors: float32 inside a block, float64 across blocks.
 
     Args:
         a: ``(d,)`` float32, finite.
         b: ``(d,)`` float32, finite.
 
     Returns:
-        The distance; exact scale even where float32 squares would overflow or vanish.
+        The distance, of the right scale also where float32 squares overflow or vanish.
     """
-    total = 0.0
-    for low in range(0, len(a), BLOCK):
-        difference = a[low : low + BLOCK].astype(np.float64)
-        difference -= b[low : low + BLOCK]
-        total += float(difference @ difference)
-    return float(np.sqrt(total))
+    blocks = range(0, len(a), BLOCK)
+    return float(
+        np.sqrt(sum(_squared(a[low : low + BLOCK], b[low : low + BLOCK]) for low in blocks))
+    )
 
 
 def norm(vector: Vector) -> float:
-    """Euclidean norm, summed in float64 across blocks.
+    """Euclidean norm: float32 inside a block, float64 across blocks.
 
     Args:
-        vector: ``(d,)`` float32.
+        vector: ``(d,)`` float32, finite.
     """
-    total = 0.0
-    for low in range(0, len(vector), BLOCK):
-        block = vector[low : low + BLOCK].astype(np.float64)
-        total += float(block @ block)
-    return float(np.sqrt(total))
+    blocks = range(0, len(vector), BLOCK)
+    return float(np.sqrt(sum(_squared(vector[low : low + BLOCK]) for low in blocks)))
+
+
+SQUARE_MIN, SQUARE_MAX = 1e-20, 1e30
+"""Sums of float32 squares outside these are redone in float64: they overflowed, or may have lost
+what matters below float32's smallest normal number."""
+
+
+def _squared(a: Vector, b: Vector | None = None) -> float:
+    """Squared Euclidean distance of two blocks, or squared norm of one."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = a if b is None else a - b
+        square = float(difference @ difference)
+    if SQUARE_MIN < square < SQUARE_MAX:
+        return square
+    wide = a.astype(np.float64) - (0 if b is None else b)
+    return float(wide @ wide)
