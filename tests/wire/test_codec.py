@@ -1,0 +1,362 @@
+"""Messages to frames and back, and what any other bytes come to."""
+
+import struct
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byzsgd.errors import WireError
+from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull, Reason
+from byzsgd.wire import FRAME_BYTES, KIND_OF, Received, complete, decode, decode_header, encode
+from byzsgd.wire.codec import Frame
+from byzsgd.wire.limits import DIGESTS_MAX, HEADER_BYTES_MAX
+
+BOOT = b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7"
+D = 3
+VECTOR = np.float32([1, -2, 0.5])
+PER_FRAME = FRAME_BYTES // 4
+
+MESSAGES: list[Message] = [
+    Model(7, VECTOR),
+    GatherModel(0, VECTOR),
+    Gradient(STEP_MAX, VECTOR),
+    Pull(7),
+    Hello(7),
+    Hello(2**32, {"seed": b"abcd", "learning_rate": b"\x00\x01\x02\x03"}, reply=True),
+]
+
+
+def framed(message: Message) -> list[Frame]:
+    return [bytes(frame) for frame in encode(message, BOOT)]
+
+
+def header(**fields: object) -> bytes:
+    """A pull's header with some fields replaced, or left out where they are ``...``."""
+    whole = {"v": 1, "kind": "pull", "step": 7, "boot": BOOT} | fields
+    return msgpack.packb({key: value for key, value in whole.items() if value is not ...})
+
+
+def vector_frames(payload: bytes, announced: int | None = None, **fields: object) -> list[Frame]:
+    """A model's frames, the payload uncut, with some fields replaced."""
+    size = len(payload) if announced is None else announced
+    packed = header(**{"kind": "model", "n": D} | fields | {"data": b""})
+    return [packed[:-2] + struct.pack(">BI", 0xC6, size), payload]
+
+
+def reason(frames: list[Frame], d: int = D) -> str:
+    with pytest.raises(WireError) as refusal:
+        decode(frames, d)
+    return refusal.value.reason
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_what_is_encoded_is_decoded(message: Message) -> None:
+    """A message survives the wire, and so does the boot of its sender."""
+    received = decode(encode(message, BOOT), D)
+
+    assert received.boot == BOOT
+    assert type(received.message) is type(message)
+    assert received.message.step == message.step
+    if isinstance(message, Pull | Hello):
+        assert received.message == message
+    else:
+        assert received.message.vector.tobytes() == message.vector.tobytes()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("d", [1, PER_FRAME - 1, PER_FRAME, PER_FRAME + 1, 2 * PER_FRAME])
+def test_a_vector_is_cut_into_full_frames_and_a_rest(d: int) -> None:
+    """Frames 1..k hold 1 MiB each, the last one the rest, and together the vector."""
+    vector = np.arange(d, dtype=np.float32)
+
+    frames = encode(Gradient(1, vector), BOOT)
+
+    assert [len(frame) for frame in frames[1:-1]] == [FRAME_BYTES] * (len(frames) - 2)
+    assert 1 <= len(frames[-1]) <= FRAME_BYTES
+    assert b"".join(frames[1:]) == vector.tobytes()
+    assert (decode(frames, d).message.vector == vector).all()  # type: ignore[union-attr]
+
+
+def test_encoding_copies_no_vector() -> None:
+    """Payload frames are views of the vector itself, also of one that is read-only."""
+    vector = np.zeros(PER_FRAME + 1, dtype=np.float32)
+    vector.flags.writeable = False
+
+    frames = encode(Model(0, vector), BOOT)
+
+    for frame, low in zip(frames[1:], (0, PER_FRAME), strict=True):
+        assert np.shares_memory(np.frombuffer(frame, np.float32), vector[low:])
+
+
+def test_decoding_copies_every_vector() -> None:
+    """A decoded vector is aligned, writable and nobody else's, even if its frame lies askew."""
+    frames = framed(Model(0, VECTOR))
+    askew = memoryview(b"x" + frames[1])[1:]
+
+    vector = decode([frames[0], askew], D).message.vector  # type: ignore[union-attr]
+
+    assert vector.flags.aligned
+    assert vector.flags.writeable
+    assert vector.flags.owndata
+    assert not np.shares_memory(vector, np.frombuffer(askew, np.uint8))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_joined_frames_are_one_msgpack_document(message: Message) -> None:
+    """A stock decoder reads the joined frames, and finds the vector's bytes under data."""
+    document = msgpack.unpackb(b"".join(encode(message, BOOT)))
+
+    assert document["kind"] == KIND_OF[type(message)]
+    assert document["step"] == message.step
+    if not isinstance(message, Pull | Hello):
+        assert document["data"] == message.vector.tobytes()
+        assert list(document)[-1] == "data"
+
+
+def test_the_largest_header_fits() -> None:
+    """32 digests with the longest keys of a cluster file stay below the limit of a header."""
+    hello = Hello(STEP_MAX, {f"a_key_of_20_chars_{n:02}": b"abcd" for n in range(DIGESTS_MAX)})
+
+    frames = encode(hello, BOOT)
+
+    assert len(frames[0]) <= HEADER_BYTES_MAX
+    assert decode(frames, D).message == hello
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        VECTOR.astype(np.float64),
+        np.zeros(6, np.float32)[::2],
+        np.zeros((1, 3), np.float32),
+        np.zeros(0, np.float32),
+        VECTOR.astype(">f4"),
+    ],
+    ids=["float64", "strided", "matrix", "empty", "big-endian"],
+)
+def test_no_half_message_is_made_of_a_wrong_vector(vector: np.ndarray) -> None:
+    """Encoding asserts that the vector is flat, contiguous float32 before it makes any frame."""
+    with pytest.raises(AssertionError):
+        encode(Model(0, vector), BOOT)
+
+
+# Strict decoding
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        b"\x80",
+        b"\x90",
+        b"\xc0",
+        header()[:-1],
+        header() + b"\xc0",
+        header(v=...),
+        header(step=...),
+        header(extra=1),
+        header(v=True),
+        header(v=1.0),
+        header(v="1"),
+        header(kind=b"pull"),
+        header(kind="vote"),
+        header(kind="model"),
+        header(kind=["pull"]),
+        header(step=True),
+        header(step=7.0),
+        header(step=-1),
+        header(step=STEP_MAX + 1),
+        header(step=2**64 - 1),
+        header(step=None),
+        header(step={}),
+        header(step=msgpack.Timestamp(7)),
+        header(step=msgpack.ExtType(1, b"")),
+        header(boot=BOOT[:-1]),
+        header(boot=BOOT + b"\0"),
+        header(boot="8 chars!"),
+        header(kind="hello"),
+        header(kind="hello", reply=0, digests={}),
+        header(kind="hello", reply=False, digests=[]),
+        header(kind="hello", reply=False, digests={"seed": b"abc"}),
+        header(kind="hello", reply=False, digests={"seed": "abcd"}),
+        header(kind="hello", reply=False, digests={b"seed": b"abcd"}),
+        header(kind="hello", reply=False, digests={"se\x1b[0med": b"abcd"}),
+        header(kind="hello", reply=False, digests={"é": b"abcd"}),
+        header(kind="hello", reply=False, digests={"k" * 65: b"abcd"}),
+        header(kind="hello", reply=False, digests={f"k{n}": b"abcd" for n in range(33)}),
+        header(kind="hello", reply=False, digests={}) + b"\0" * HEADER_BYTES_MAX,
+        header().replace(b"step", b"st\xffp"),
+        msgpack.packb([["v", 1], ["kind", "pull"], ["step", 7], ["boot", BOOT]]),
+    ],
+    ids=lambda frame: frame[:48].hex(),
+)
+def test_a_header_that_is_not_exactly_right_is_malformed(frame: bytes) -> None:
+    """Exactly the keys of its kind, each of exactly its type and range, or no message."""
+    assert reason([frame]) == Reason.MALFORMED
+
+
+def test_a_key_twice_is_malformed() -> None:
+    """Two values for one key are refused: decoders differ in which of them counts."""
+    twice = b"\x85" + header()[1:] + msgpack.packb("step") + msgpack.packb(8)
+    hello = header(kind="hello", reply=False, digests={"a": b"abcd", "b": b"abcd"})
+
+    assert reason([twice]) == Reason.MALFORMED
+    assert reason([hello.replace(b"\xa1b", b"\xa1a")]) == Reason.MALFORMED
+    assert decode([hello], D).message.step == 7
+
+
+def test_another_version_is_named() -> None:
+    """A header of another version is refused for that, whatever else it holds."""
+    assert reason([header(v=2)]) == Reason.VERSION
+    assert reason([header(v=0, kind="new", extra=1, step=...)]) == Reason.VERSION
+
+
+def test_only_frames_that_fit_the_kind_are_a_message() -> None:
+    """A vector needs payload frames, a pull has none, and no message has none at all."""
+    inline = header(kind="model", n=1, data=b"\0\0\x80?")
+
+    assert reason([]) == Reason.MALFORMED
+    assert reason([inline], d=1) == Reason.MALFORMED
+    assert reason([header(), b"\0" * 4 * D]) == Reason.MALFORMED
+    assert reason(vector_frames(VECTOR.tobytes(), kind="pull")) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize("n", [D - 1, D + 1, 0, -1, 2**32])
+def test_an_announced_length_must_be_the_clusters(n: int) -> None:
+    """Any n other than d is of wrong length, although the payload fits."""
+    assert reason(vector_frames(VECTOR.tobytes(), n=n)) == Reason.WRONG_LENGTH
+
+
+def test_a_payload_must_hold_d_coordinates() -> None:
+    """Bytes and coordinates that are too few or too many are of wrong length."""
+    assert reason(vector_frames(bytes(4 * D - 1))) == Reason.WRONG_LENGTH
+    assert reason(vector_frames(bytes(4 * D + 4), n=D + 1)) == Reason.WRONG_LENGTH
+    assert reason([*vector_frames(bytes(4 * D)), b"more"]) == Reason.WRONG_LENGTH
+    assert reason(vector_frames(bytes(4 * D), n=True)) == Reason.MALFORMED
+    assert reason(vector_frames(bytes(4 * D), announced=4 * D - 1)) == Reason.MALFORMED
+    assert reason(vector_frames(bytes(4 * D), announced=2**32 - 1)) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "cuts", [[4, FRAME_BYTES], [FRAME_BYTES - 4, 8], [FRAME_BYTES, 0], [FRAME_BYTES + 4]]
+)
+def test_a_payload_must_be_cut_into_full_frames(cuts: list[int]) -> None:
+    """The right bytes in wrong frames are malformed."""
+    d = PER_FRAME + 1
+    first = encode(Model(0, np.zeros(d, np.float32)), BOOT)[0]
+
+    assert reason([first, *map(bytes, cuts)], d) == Reason.MALFORMED
+
+
+def test_data_must_come_last() -> None:
+    """A payload that would belong to another key than data, or to none, is malformed."""
+    payload = VECTOR.tobytes()
+    bin32 = struct.pack(">BI", 0xC6, len(payload))
+    other_key = header(kind="model", data=b"", n=b"")[:-2] + bin32
+    within_text = header(kind="model", n=D, data=b"")[:-2] + b"\xa7\xc4" + bin32
+
+    assert reason([other_key, payload]) == Reason.MALFORMED
+    assert reason([within_text, payload]) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, PER_FRAME - 1, PER_FRAME, 2 * PER_FRAME - 1, 2 * PER_FRAME])
+def test_a_coordinate_that_is_not_finite_is_refused(value: float, where: int) -> None:
+    """One NaN or infinity anywhere, at the edges of frames too, is enough."""
+    vector = np.zeros(2 * PER_FRAME + 1, dtype=np.float32)
+    vector[where] = value
+
+    assert reason(framed(Gradient(1, vector)), d=len(vector)) == Reason.NON_FINITE
+
+
+def test_a_header_is_judged_without_its_payload() -> None:
+    """Decoding a header reads no byte of the payload; completing it does."""
+    frames = framed(Model(7, np.float32([1, np.nan, 3])))
+
+    checked = decode_header(frames, D)
+
+    assert (checked.kind, checked.step, checked.payload_bytes) == ("model", 7, 4 * D)
+    with pytest.raises(WireError, match="non-finite"):
+        complete(checked, frames)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x80" * HEADER_BYTES_MAX,
+        b"\x91" * HEADER_BYTES_MAX,
+        b"\x81\xa1a" * 300,
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x01",
+        b"\xd6\xff" + bytes(4),
+        b"\x81\xa1v\xc7\x0c\xff" + bytes(12),
+    ],
+    ids=lambda bomb: bomb[:6].hex(),
+)
+def test_bombs_are_malformed(bomb: bytes) -> None:
+    """What would make a decoder allocate, recurse or build objects at will is refused."""
+    assert reason([bomb]) == Reason.MALFORMED
+    assert reason([bomb[-HEADER_BYTES_MAX + 5 :] + b"\xc6\0\0\0\x0c", bytes(12)]) == "malformed"
+
+
+# Any bytes
+
+frame_lists = st.lists(st.binary(max_size=40), max_size=4)
+packed_anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=9)
+    | st.binary(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["v", "kind", "step", "boot", "n", "data"]), inner)
+    ),
+    max_leaves=12,
+).map(msgpack.packb)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(frames=frame_lists | st.lists(packed_anything, min_size=1, max_size=2))
+def test_nothing_but_a_wire_error_leaves_decode(frames: list[Frame]) -> None:
+    """Arbitrary bytes and arbitrary msgpack are refused as a WireError with a known reason."""
+    assert reason(frames) in set(Reason)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(data=st.data(), message=st.sampled_from(MESSAGES))
+def test_a_mutated_message_is_refused_or_still_a_message(
+    data: st.DataObject, message: Message
+) -> None:
+    """Valid frames with bytes changed, cut out or put in decode to a sound message or WireError."""
+    frames = [bytearray(frame) for frame in encode(message, BOOT)]
+    for _ in range(data.draw(st.integers(1, 3))):
+        frame = data.draw(st.sampled_from(frames))
+        low = data.draw(st.integers(0, len(frame)))
+        high = data.draw(st.integers(low, min(low + 4, len(frame))))
+        frame[low:high] = data.draw(st.binary(max_size=6))
+
+    outcome: Received | WireError
+    try:
+        outcome = decode(frames, D)
+    except WireError as refusal:
+        outcome = refusal
+
+    if isinstance(outcome, WireError):
+        assert outcome.reason in set(Reason)
+        return
+    assert 0 <= outcome.message.step <= STEP_MAX
+    assert len(outcome.boot) == 8
+    if not isinstance(outcome.message, Pull | Hello):
+        assert outcome.message.vector.shape == (D,)
+        assert np.isfinite(outcome.message.vector).all()
