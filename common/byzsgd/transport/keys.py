@@ -1,0 +1,87 @@
+"""The keys that nodes prove their identities with: CURVE pairs, and files that hold the secret."""
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from byzsgd.cluster import Z85_PATTERN
+from byzsgd.errors import ConfigError
+
+KEY_CHARS = 40
+"""Of a key in Z85: 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A node's keys, 40 characters of Z85 each."""
+
+    public: str
+    """Stands in the cluster file, for everybody to read."""
+    secret: str = field(repr=False)
+    """Never leaves the node; whoever has it votes in the node's name."""
+
+
+def generate() -> KeyPair:
+    """A new pair of keys, from the system's source of chance."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode(), secret.decode())
+
+
+def public_of(secret: str) -> str:
+    """The public key that belongs to a secret one.
+
+    Raises:
+        ConfigError: If it is no key; the message does not quote it.
+    """
+    if Z85_PATTERN.fullmatch(secret):
+        try:
+            return zmq.curve_public(secret.encode()).decode()
+        except zmq.ZMQError:
+            pass  # Five characters of Z85 can stand for more than fits into four bytes.
+    raise ConfigError(f"not a CURVE key: must be {KEY_CHARS} characters of Z85")
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a secret key to a new file that only its owner may read.
+
+    Raises:
+        ConfigError: If the file is there already (a key is never overwritten), or cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        file = os.fdopen(os.open(path, flags, mode=0o600), "w")
+    except FileExistsError:
+        raise ConfigError(f"{path}: is there already, and a key is never overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    with file:
+        file.write(secret + "\n")
+
+
+def read_secret(path: Path) -> str:
+    """The secret key in a file.
+
+    Raises:
+        ConfigError: If the file is missing, if others than its owner may read it, or if it holds
+            anything but a key. Names the file, never its content.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            # One byte more than a key and a line's end, so that a longer file is noticed.
+            content = file.read(KEY_CHARS + 3)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; it must hold the secret key") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise ConfigError(f"{path}: mode {mode:04o} lets others at the secret key; chmod 600 it")
+    secret = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
+    try:
+        public_of(secret)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: holds {error}") from None
+    return secret

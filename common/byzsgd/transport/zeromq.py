@@ -1,0 +1,509 @@
+"""ZeroMQ with CURVE on every socket.
+
+Sockets, by role::
+
+    server      PUB (bound): its models, to workers       ROUTER (bound): everything else
+                a DEALER to every other server's ROUTER
+    worker      a SUB and a DEALER to every server
+    operator    a DEALER to every server
+
+One SUB and one DEALER per server, each with that server's key pinned, because a socket connected
+to two servers cannot tell them apart. On a ROUTER the sender is the ``User-Id`` that the
+``Doorkeeper`` answered for its key. No routing id is ever set or believed: a second connection
+with a claimed one would mute or hijack the first. They serve to answer on, and the last one that
+an identity was seen with is used.
+"""
+
+import asyncio
+import ipaddress
+import random
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from types import MappingProxyType
+from typing import Any, cast
+
+import zmq
+import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
+
+from byzsgd.cluster import Cluster, Member, Role
+from byzsgd.errors import WireError
+from byzsgd.messages import Message, Reason
+from byzsgd.transport.base import Boot, Direction, Handlers, Statistics, TransportError
+from byzsgd.transport.keys import public_of
+from byzsgd.transport.zap import REPORT_SECONDS, Doorkeeper
+from byzsgd.wire import (
+    BOOT_BYTES,
+    FRAME_BYTES,
+    KIND_OF,
+    complete,
+    decode_header,
+    encode,
+    frame_count,
+)
+
+KIB = 1024
+MIB = 1024 * KIB
+SECONDS = 1000  # libzmq counts milliseconds.
+
+TOPIC = b"m"
+"""Of published models; there is no other."""
+
+DOMAIN_MODELS = "models"
+"""ZAP domain of the PUB: servers and workers."""
+DOMAIN_REQUESTS = "requests"
+"""ZAP domain of the ROUTER: every node of the cluster file."""
+
+IO_THREADS = 2
+"""Two peers' messages can be encrypted at once, and a name server that does not answer holds up
+half of the connections only."""
+
+LARGE_BYTES = 32 * MIB
+"""Above this, a vector is large: half as many messages wait in each queue."""
+
+QUEUE_MESSAGES = 2
+"""Messages that wait in a queue of models to send, or of anything received; half with large ones.
+Queues are counted in messages, so this times the vector's size bounds memory, and what is older
+than that is worth nothing any more."""
+
+REQUEST_QUEUE_MESSAGES = 4
+"""Messages that wait for one peer in a queue to send, other than published models; half with large
+ones. A hello, a pull, a vote and an answer may follow one another before libzmq's thread has
+taken the first, and the vectors among them are held elsewhere anyway."""
+
+FRAME_BYTES_MAX = FRAME_BYTES + KIB
+"""Longest frame that is taken in, with room for what CURVE adds. A stranger who has not finished
+its first frame can make the node hold this much."""
+
+SUBSCRIPTION_BYTES_MAX = KIB
+"""Longest frame that a PUB takes in: a login fits, and a megabyte of topic does not."""
+
+HANDSHAKE_MS = 5 * SECONDS
+"""A login not finished after this is given up, by both sides. It is also how long somebody who was
+turned away waits before it tries again."""
+
+HEARTBEAT_MS = 2 * SECONDS
+HEARTBEAT_TIMEOUT_MS = 10 * SECONDS
+"""A frozen peer is noticed after at most the sum of both. A frame that takes longer than the
+time-out would cut its connection, and be lost: one of a megabyte passes at 1 Mbit/s."""
+
+TCP_MAXRT_MS = 60 * SECONDS
+"""A line that is dead while data is under way shows no missing heartbeat, as that waits behind the
+data. Well above any pause of a peer, because a closed window counts as well."""
+
+RECONNECT_MS = 100
+RECONNECT_SPREAD_MS = 100
+RECONNECT_MAX_MS = 3 * SECONDS
+"""The first pause before dialling again lies between RECONNECT_MS and twice that, by chance for
+each socket, so that the peers of a restarted node do not come back all at once; then it doubles."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: after a restart all peers come within a second."""
+
+SOCKETS_PER_SERVER = 4
+"""A SUB, a DEALER, and the two ends of its monitor."""
+
+INLINE_BYTES = 256 * KIB
+"""A payload up to this is copied on the event loop; a trip through a thread costs more."""
+
+MONITORED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
+"""What a DEALER tells about its connection. Never ACCEPT_FAILED: it comes 100,000 times a minute
+when file descriptors run out."""
+
+DISCARDED_AT_ONCE = 1000
+"""Frames of an overlong message that are thrown away before the event loop gets its turn."""
+
+
+class ZeroMQ:
+    """A ``Transport`` over ZeroMQ sockets."""
+
+    def __init__(
+        self,
+        identity: str,
+        cluster: Cluster,
+        secret_key: str,
+        d: int,
+        handlers: Handlers,
+        *,
+        bind_host: str | None = None,
+        io_threads: int = IO_THREADS,
+    ) -> None:
+        """Prepare; no socket is made before ``open``.
+
+        Args:
+            identity: A node of the cluster.
+            cluster: The cluster file's content, with keys.
+            secret_key: The secret key that belongs to the node's public key there.
+            d: Coordinates of every vector.
+            handlers: Told of all that happens.
+            bind_host: For a server, the address of this machine to listen on, ``*`` for all. None
+                takes the one of the cluster file, or all where that holds a name: libzmq listens
+                on no names.
+            io_threads: Threads of libzmq; each can encrypt for one connection at a time.
+        """
+        member = cluster.node(identity)
+        assert member is not None, f"{identity} is not in the cluster file"
+        assert public_of(secret_key) == member.public_key, f"not the secret key of {identity}"
+        self.boot: Boot = secrets.token_bytes(BOOT_BYTES)
+        """On every message of this life of the node."""
+        self._member = member
+        self._cluster = cluster
+        self._secret_key = secret_key
+        self._d = d
+        self._handlers = handlers
+        self._bind_host = bind_host
+        self._io_threads = io_threads
+        large = 4 * d > LARGE_BYTES
+        self._queue = QUEUE_MESSAGES // (2 if large else 1)
+        self._request_queue = REQUEST_QUEUE_MESSAGES // (2 if large else 1)
+        self._frames_max = 1 + frame_count(d)  # One more: a routing id or the topic.
+
+        self._context: zmq.asyncio.Context | None = None
+        self._doorkeeper: Doorkeeper | None = None
+        self._publisher: zmq.asyncio.Socket | None = None
+        self._router: zmq.asyncio.Socket | None = None
+        self._dealers: dict[str, zmq.asyncio.Socket] = {}
+        self._subscribers: dict[str, zmq.asyncio.Socket] = {}
+        self._monitors: dict[str, zmq.asyncio.Socket] = {}
+        self._routes: dict[str, bytes] = {}
+
+        self._messages: Counter[tuple[str, Direction]] = Counter()
+        self._bytes: Counter[tuple[str, Direction]] = Counter()
+        self._dropped: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[tuple[str, Reason]] = Counter()
+        self._last_seen: dict[str, float] = {}
+        self._boot_of: dict[str, Boot] = {}
+        self._connected: set[str] = set()
+        self._handshake_reported: dict[str, float] = {}
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Listen, if this is a server, and begin to dial every server.
+
+        Raises:
+            TransportError: If an address cannot be used; nothing is left open then.
+        """
+        assert self._context is None, "opened before"
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.asyncio.Context(self._io_threads)
+        self._context.set(zmq.MAX_SOCKETS, 16 + SOCKETS_PER_SERVER * self._cluster.n_servers)
+        try:
+            if self._member.role is Role.SERVER:
+                self._listen()
+            for server in self._cluster.servers:
+                if server != self._member.id:
+                    self._dial(server)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give back every socket, at once: what is still on its way is lost."""
+        if self._context is None:
+            return
+        for dealer in self._dealers.values():
+            # A monitor's endpoint is named by a file descriptor, which a later socket may get.
+            dealer.disable_monitor()
+        sockets = [self._publisher, self._router, *self._dealers.values()]
+        sockets += [*self._subscribers.values(), *self._monitors.values()]
+        for socket in sockets:
+            if socket is not None:
+                socket.close(linger=0)
+        self._context.term()
+        if self._doorkeeper is not None:
+            self._doorkeeper.join()
+        self._context = None
+
+    def _listen(self) -> None:
+        nodes = self._cluster.nodes
+        everyone = frozenset(node.id for node in nodes)
+        operators = frozenset(node.id for node in nodes if node.role is Role.OPERATOR)
+        self._doorkeeper = Doorkeeper(
+            self._existing_context,
+            {node.public_key: node.id for node in nodes},
+            {DOMAIN_MODELS: everyone - operators, DOMAIN_REQUESTS: everyone},
+            self._turned_away,
+        )
+        self._publisher = self._socket(zmq.PUB, self._queue, SUBSCRIPTION_BYTES_MAX)
+        self._router = self._socket(zmq.ROUTER, self._request_queue, FRAME_BYTES_MAX)
+        # A peer that is gone or slow is then an error to count, and not silence.
+        self._router.router_mandatory = 1
+        self._bind(self._publisher, DOMAIN_MODELS, self._member.publish_endpoint)
+        self._bind(self._router, DOMAIN_REQUESTS, self._member.request_endpoint)
+
+    def _bind(self, socket: zmq.asyncio.Socket, domain: str, endpoint: tuple[str, int]) -> None:
+        host, port = endpoint
+        host = self._bind_host or (host if _is_address(host) else "*")
+        socket.curve_server = True
+        socket.curve_secretkey = self._secret_key.encode()
+        socket.set_string(zmq.ZAP_DOMAIN, domain)
+        # Without this, libzmq serves every stranger when no ZAP handler answers.
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.ipv6 = ":" in host
+        address = f"tcp://{host}:{port}"
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            raise TransportError(
+                f"{self._member.id} cannot listen on {address}: {_cause(error)}"
+            ) from None
+
+    def _dial(self, server: str) -> None:
+        node = self._cluster.node(server)
+        assert node is not None
+        dealer = self._socket(zmq.DEALER, self._request_queue, FRAME_BYTES_MAX)
+        self._dealers[server] = dealer
+        # Nothing queues for a peer that is away: it would arrive stale.
+        dealer.immediate = 1
+        self._monitors[server] = dealer.get_monitor_socket(MONITORED)
+        self._connect(dealer, node, node.request_endpoint)
+        if self._member.role is Role.WORKER:
+            subscriber = self._socket(zmq.SUB, self._queue, FRAME_BYTES_MAX)
+            self._subscribers[server] = subscriber
+            subscriber.subscribe(TOPIC)
+            self._connect(subscriber, node, node.publish_endpoint)
+
+    def _connect(self, socket: zmq.asyncio.Socket, node: Member, endpoint: tuple[str, int]) -> None:
+        host, port = endpoint
+        socket.curve_publickey = self._member.public_key.encode()
+        socket.curve_secretkey = self._secret_key.encode()
+        socket.curve_serverkey = node.public_key.encode()
+        socket.ipv6 = ":" in host
+        address = f"tcp://{host}:{port}"
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            raise TransportError(
+                f"{self._member.id} cannot dial {node.id} at {address}: {_cause(error)}"
+            ) from None
+
+    def _socket(self, kind: int, queue: int, frame_bytes_max: int) -> zmq.asyncio.Socket:
+        """A socket with every option that they share; queues count from the next connection on."""
+        socket = self._existing_context.socket(kind)
+        socket.linger = 0
+        socket.sndhwm = queue
+        socket.rcvhwm = self._queue
+        socket.maxmsgsize = frame_bytes_max
+        socket.handshake_ivl = HANDSHAKE_MS
+        socket.heartbeat_ivl = HEARTBEAT_MS
+        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        # Asks the other side to notice as well, should it send no heartbeats of its own.
+        socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS
+        socket.set(zmq.TCP_MAXRT, TCP_MAXRT_MS)
+        socket.reconnect_ivl = RECONNECT_MS + random.randrange(RECONNECT_SPREAD_MS)
+        socket.reconnect_ivl_max = RECONNECT_MAX_MS
+        socket.backlog = BACKLOG
+        return socket
+
+    @property
+    def _existing_context(self) -> zmq.asyncio.Context:
+        assert self._context is not None, "not open"
+        return self._context
+
+    # Sending
+
+    def send(self, peers: Sequence[str], message: Message) -> None:
+        """Send a message to each of these peers that can be sent to now.
+
+        A server reaches servers through the connections that it dialled, and everybody else
+        through the last connection that they were heard on.
+        """
+        kind, size, frames = self._frames(message)
+        for peer in peers:
+            if self._send(peer, frames):
+                self._messages[kind, "sent"] += 1
+                self._bytes[kind, "sent"] += size
+            else:
+                self._dropped[peer, kind] += 1
+
+    def publish(self, message: Message) -> None:
+        """Send a message from a server to every worker that listens."""
+        assert self._publisher is not None, "only a server publishes"
+        kind, size, frames = self._frames(message)
+        _send_now(self._publisher, [TOPIC, *frames])
+        self._messages[kind, "sent"] += 1
+        self._bytes[kind, "sent"] += size
+
+    def _frames(self, message: Message) -> tuple[str, int, list[zmq.Frame]]:
+        """Kind, bytes and frames; the same frames go to every peer, and large ones are no copy."""
+        frames = [zmq.Frame(part) for part in encode(message, self.boot)]
+        return KIND_OF[type(message)].value, sum(map(len, frames)), frames
+
+    def _send(self, peer: str, frames: list[zmq.Frame]) -> bool:
+        if peer in self._dealers:
+            return _send_now(self._dealers[peer], frames)
+        assert self._router is not None, f"{self._member.id} has no way to {peer}"
+        route = self._routes.get(peer)
+        return route is not None and _send_now(self._router, [route, *frames])
+
+    # Receiving
+
+    async def run(self) -> None:
+        """Receive, and tell the handlers, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._router is not None:
+                tasks.create_task(self._receive_requests(self._router))
+            for server, dealer in self._dealers.items():
+                tasks.create_task(self._receive_answers(server, dealer))
+            for server, subscriber in self._subscribers.items():
+                tasks.create_task(self._receive_models(server, subscriber))
+            for server, monitor in self._monitors.items():
+                tasks.create_task(self._watch(server, monitor))
+
+    async def _receive_requests(self, router: zmq.asyncio.Socket) -> None:
+        while True:
+            route, *frames = await self._next(router)
+            peer = cast(str, route.get("User-Id"))
+            self._routes[peer] = route.bytes
+            await self._take(peer, frames)
+
+    async def _receive_answers(self, server: str, dealer: zmq.asyncio.Socket) -> None:
+        while True:
+            await self._take(server, await self._next(dealer))
+
+    async def _receive_models(self, server: str, subscriber: zmq.asyncio.Socket) -> None:
+        while True:
+            topic, *frames = await self._next(subscriber)
+            if topic.bytes == TOPIC:
+                await self._take(server, frames)
+            else:
+                self._refuse(server, Reason.MALFORMED, "another topic")
+
+    async def _next(self, socket: zmq.asyncio.Socket) -> list[zmq.Frame]:
+        """The next message, frame by frame, without the frames that are too many.
+
+        libzmq hands over whole messages, so that every frame after the first is there at once.
+        """
+        # A flood of messages that are there already would keep the loop for ever: others first.
+        await asyncio.sleep(0)
+        frame = await socket.recv(copy=False)
+        frames, discarded = [frame], 0
+        while frame.more:
+            frame = _result(socket.recv(zmq.DONTWAIT, copy=False))
+            # One frame too many is kept, so that the message is refused for it.
+            if len(frames) <= self._frames_max:
+                frames.append(frame)
+                continue
+            discarded += 1
+            if discarded % DISCARDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return frames
+
+    async def _take(self, peer: str, frames: list[zmq.Frame]) -> None:
+        """Make a message of frames, and hand it over; a large payload is copied in a thread."""
+        self._last_seen[peer] = self._loop.time()
+        buffers = [frame.buffer for frame in frames]
+        try:
+            header = decode_header(buffers, self._d)
+            if header.payload_bytes > INLINE_BYTES:
+                received = await self._loop.run_in_executor(None, complete, header, buffers)
+            else:
+                received = complete(header, buffers)
+        except WireError as error:
+            self._refuse(peer, Reason(error.reason), str(error))
+            return
+        self._boot_of[peer] = received.boot
+        self._messages[header.kind.value, "received"] += 1
+        self._bytes[header.kind.value, "received"] += sum(map(len, buffers))
+        self._handlers.received(peer, received.message)
+
+    def _refuse(self, peer: str, reason: Reason, detail: str) -> None:
+        self._refused[peer, reason] += 1
+        self._handlers.refused(peer, reason, detail)
+
+    def _turned_away(self, peer: str, reason: Reason, detail: str) -> None:
+        """Called by the doorkeeper, in its thread; it has counted the refusal already."""
+        self._loop.call_soon_threadsafe(self._tell_turned_away, peer, reason, detail)
+
+    def _tell_turned_away(self, peer: str, reason: Reason, detail: str) -> None:
+        if self._context is not None:
+            self._handlers.refused(peer, reason, detail)
+
+    async def _watch(self, server: str, monitor: zmq.asyncio.Socket) -> None:
+        while True:
+            event = parse_monitor_message(await monitor.recv_multipart())["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected.add(server)
+                self._handlers.connected(server)
+            elif event != zmq.EVENT_DISCONNECTED:
+                self._handshake_failed(server)
+            elif server in self._connected:
+                self._connected.remove(server)
+                self._handlers.disconnected(server)
+
+    def _handshake_failed(self, server: str) -> None:
+        """Count it; it comes again with every attempt, and is told of once a second at most."""
+        self._refused[server, Reason.STRANGER] += 1
+        now = self._loop.time()
+        if now - self._handshake_reported.get(server, now - REPORT_SECONDS) >= REPORT_SECONDS:
+            self._handshake_reported[server] = now
+            detail = (
+                "no handshake: it holds another key than the cluster file says, or refuses ours"
+            )
+            self._handlers.refused(server, Reason.STRANGER, detail)
+
+    # Counting
+
+    def statistics(self) -> Statistics:
+        """What has been counted so far."""
+        refused, throttled = self._refused.copy(), Counter[str]()
+        if self._doorkeeper is not None:
+            turned_away, throttled = self._doorkeeper.counts()
+            refused += turned_away
+        return Statistics(
+            messages=MappingProxyType(self._messages.copy()),
+            bytes=MappingProxyType(self._bytes.copy()),
+            dropped=MappingProxyType(self._dropped.copy()),
+            refused=MappingProxyType(refused),
+            throttled=MappingProxyType(throttled),
+            last_seen=MappingProxyType(self._last_seen.copy()),
+            boot=MappingProxyType(self._boot_of.copy()),
+            connected=frozenset(self._connected),
+        )
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host of the cluster file is an IP address, with brackets if it is an IPv6 one."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _cause(error: zmq.ZMQError) -> str:
+    """What the system says, without what pyzmq adds to it."""
+    return zmq.strerror(error.errno or 0).lower()
+
+
+def _result(outcome: Awaitable[Any]) -> Any:
+    """What a call with DONTWAIT came to: its future is done when it returns."""
+    return cast("asyncio.Future[Any]", outcome).result()
+
+
+def _send_now(socket: zmq.asyncio.Socket, frames: Sequence[bytes | zmq.Frame]) -> bool:
+    """Whether a message could be put into the socket's queue, whole, without waiting.
+
+    libzmq looks at the queue's limit for a first frame alone, so a message goes in whole or not at
+    all. If the connection breaks in the middle, it drops the rest, and on a DEALER possibly the
+    next message, but it never glues two together.
+    """
+    # A send looks at the state of connections once in a millisecond at most; asking for events
+    # makes it look now, or a peer that has connected this instant would count as away.
+    socket.get(zmq.EVENTS)
+    try:
+        _result(socket.send_multipart(frames, zmq.DONTWAIT, copy=False))
+    except zmq.ZMQError as error:
+        # EAGAIN: the peer is slow, or not there yet. EHOSTUNREACH: it is gone.
+        if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            raise
+        return False
+    return True
