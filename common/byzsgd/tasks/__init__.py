@@ -1,0 +1,9 @@
+"""What there is to learn: the contract of a task, the shipped tasks, and how a task is loaded.
+
+``byzsgd.tasks.torch_task.TorchTask`` makes a task of any torch module. Importing this package
+imports no torch: a server, and whoever only asks for a task's defaults, starts without it.
+"""
+
+from byzsgd.tasks.task import TASKS, Defaults, GradientSource, Share, Shipped, Task, load_task
+
+__all__ = ["TASKS", "Defaults", "GradientSource", "Share", "Shipped", "Task", "load_task"]

@@ -1,0 +1,29 @@
+"""The task ``digits``: scikit-learn's 1,797 handwritten digits of 8x8 pixels, and a small MLP."""
+
+from torch import nn
+
+from byzsgd.tasks.classification import Pixels, classification
+from byzsgd.tasks.images import Images, from_package
+from byzsgd.tasks.torch_task import TorchTask
+
+N_TRAIN = 1437
+"""Images to train on; the other 360 are held out."""
+
+
+def digits() -> TorchTask:
+    """The task: 4,810 parameters, some 98 % after 300 steps."""
+    return classification(network, read)
+
+
+def network() -> nn.Module:
+    """A perceptron with one hidden layer, 64-64-10, for pixels from 0 to 16."""
+    return nn.Sequential(Pixels(0, 16, 64), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def read() -> tuple[Images, Images]:
+    """Training and test set, from scikit-learn's files.
+
+    Raises:
+        TaskError: If scikit-learn is not installed.
+    """
+    return from_package("sklearn", "datasets/data/digits.csv.gz").split(N_TRAIN)
