@@ -1,0 +1,90 @@
+"""What a node wants done."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from byzsgd.messages import Message, Reason
+from byzsgd.vectors import Vector
+
+MODEL_RULE = "coordinate_median"
+"""M: how models are aggregated, by workers and in a gather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one message to each of these peers; what cannot be sent now is dropped."""
+
+    peers: tuple[str, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send one message to every worker that listens."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """Aggregate the votes of a quorum; answered by ``Aggregated`` of the same step."""
+
+    step: int
+    rule: str
+    """A name of ``byzsgd.aggregation.RULES``."""
+    identities: tuple[str, ...]
+    """Who cast the votes, sorted: the result depends on the set, never on the order of arrival."""
+    vectors: tuple[Vector, ...]
+    """The votes, ``(d,)`` float32 each, in the order of ``identities``."""
+    f: int
+    """At most this many of the votes are Byzantine."""
+    model: Vector | None = None
+    """With a model, the result is ``model - learning_rate * aggregate``: the update of a step."""
+    learning_rate: float = 0.0
+    """eta_t."""
+    own: str | None = None
+    """The identity to measure the distances of the report from: the node itself, in a gather."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComputeGradient:
+    """Compute a gradient on the mini-batch of a step; answered by ``GradientComputed``.
+
+    The answer's vector is ``beta * momentum + (1 - beta) * gradient``.
+    """
+
+    step: int
+    vector: Vector
+    """``(d,)`` float32: where the gradient is taken."""
+    momentum: Vector | None
+    """The moving average of the worker's earlier gradients; None stands for zero."""
+    beta: float
+    """Weight of the moving average, in [0, 1); 0 sends the gradient itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SaveCheckpoint:
+    """Put step and model on disk; a failure must not stop the training."""
+
+    step: int
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A message did not count: to be counted by peer and reason."""
+
+    peer: str
+    step: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The node must not go on; the sentence says why, for the operator."""
+
+    sentence: str
+
+
+Effect: TypeAlias = Send | Publish | Aggregate | ComputeGradient | SaveCheckpoint | Refuse | Stop
+"""Everything that a node can want."""

@@ -1,0 +1,344 @@
+"""A correct parameter server.
+
+The phases of a step t, and what ends each::
+
+    scatter --(q_w gradients)--> update --(done)--> [gather --(q_ps models)--> contract --(done)-->]
+       ^                                                                                      |
+       +-------------------------------- step t + 1 ------------------------------------------+
+
+The part in brackets runs when (t + 1) mod T = 0. From every phase a server that fell behind may go
+to ``catch-up``, and from there to a later step's scatter. After the last step it is ``done`` and
+goes on answering pulls.
+
+Source: El-Mhamdi, Guerraoui, Guirguis, Hoang, Rouault, "Genuinely Distributed Byzantine Machine
+Learning" (ByzSGD, asynchronous variant).
+"""
+
+from enum import StrEnum
+from math import inf
+from statistics import median
+
+from byzsgd.cluster import Cluster, Role
+from byzsgd.messages import GatherModel, Gradient, Hello, Message, Model, Pull, Reason
+from byzsgd.protocol.catchup import CatchUp
+from byzsgd.protocol.effects import MODEL_RULE, Aggregate, Effect, Publish, SaveCheckpoint
+from byzsgd.protocol.events import Aggregated, GradientComputed, Report
+from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
+from byzsgd.protocol.progress import Drift
+from byzsgd.protocol.schedule import Gathers, learning_rate
+from byzsgd.protocol.window import WINDOW_STEPS, Window
+from byzsgd.vectors import Vector
+
+
+class Phase(StrEnum):
+    """What a server is doing."""
+
+    SCATTER = "scatter"
+    """The model is out; waits for gradients."""
+    UPDATE = "update"
+    """Aggregates gradients and updates the model."""
+    GATHER = "gather"
+    """Waits for the other servers' models."""
+    CONTRACT = "contract"
+    """Takes the median of the models: Distributed Median Contraction."""
+    CATCH_UP = "catch-up"
+    """Takes the median of its peers' later models."""
+    DONE = "done"
+    """The last step is reached; answers pulls."""
+
+
+class ParameterServer(Node):
+    """Scatters its model, updates it with the workers' gradients, gathers with its peers."""
+
+    def __init__(
+        self,
+        identity: str,
+        cluster: Cluster,
+        vector: Vector,
+        *,
+        step: int = 0,
+        gather_period: int | None = None,
+        pull_after: float = PULL_AFTER,
+        checkpoint_period: int = 0,
+    ) -> None:
+        """Begin at a step with a model.
+
+        Args:
+            identity: A server of the cluster.
+            cluster: The cluster file's content.
+            vector: ``(d,)`` float32: theta_0, or the model of a checkpoint.
+            step: The step that ``vector`` is the model of.
+            gather_period: T, where the cluster file says "auto".
+            pull_after: Seconds without a quorum after which to ask those who lack.
+            checkpoint_period: Steps between two checkpoints; 0 for none.
+        """
+        super().__init__(identity, cluster, pull_after=pull_after)
+        period = cluster.gather_period if gather_period is None else gather_period
+        assert isinstance(period, int), "gather_period is auto: the caller estimates it"
+        self.step = step
+        self.vector = vector
+        """``(d,)`` float32: the model of ``model_step``. Never changed, only replaced."""
+        self.model_step = step
+        """The step that ``vector`` is scattered for: one less than ``step`` during a gather."""
+        self._phase = Phase.SCATTER
+        self._others = tuple(peer for peer in cluster.servers if peer != identity)
+        self._gathers = Gathers(period, cluster.n_servers)
+        self._checkpoint_period = checkpoint_period
+        self._gradients = Window(cluster.workers, WINDOW_STEPS)
+        self._models = Window(cluster.servers, WINDOW_STEPS)
+        self._catch_up = CatchUp(cluster.f_servers, needed=cluster.server_quorum - 1)
+        self._vote: GatherModel | None = None
+        self._orders: dict[str, int] = {}
+        self._answered: dict[str, float] = {}
+        self._asked_for_models = -inf
+
+    def start(self, now: float) -> list[Effect]:
+        """Scatter the first model."""
+        self._effects = []
+        self._scatter(self.step, self.vector, now)
+        return self._effects
+
+    def phase(self) -> str:
+        """One of ``Phase``."""
+        return self._phase.value
+
+    def waiting(self) -> Waiting | None:
+        """Whom the server waits for: workers in a scatter, servers in a gather."""
+        if self._phase is Phase.SCATTER:
+            votes, need, what = self._gradients, self.cluster.worker_quorum, "gradients"
+        elif self._phase is Phase.GATHER:
+            votes, need, what = self._models, self.cluster.server_quorum, "gather models"
+        else:
+            return None
+        lacking = votes.lacking(self.step)
+        return Waiting(what, self.step, votes.votes(self.step), need, lacking, self._waiting_since)
+
+    def validate(self) -> None:
+        """Assert the invariants that hold between any two events."""
+        super().validate()
+        self._gradients.validate()
+        self._models.validate()
+        if self._phase is not Phase.CATCH_UP:
+            gathers = self._phase in (Phase.GATHER, Phase.CONTRACT)
+            assert self.step - self.model_step == gathers
+        waits = self._phase in (Phase.SCATTER, Phase.GATHER)
+        assert waits == (self.deadline < inf)
+
+    # Messages
+
+    def _message(self, peer: str, role: Role, message: Message, now: float) -> None:
+        match role, message:
+            case Role.WORKER, Gradient(step, vector):
+                if reason := self._gradients.admit(peer, step, vector):
+                    self._refuse(peer, message, reason)
+                self._update_if_ready(now)
+            case Role.SERVER, GatherModel(step, vector):
+                self._catch_up.model(peer, step, vector)
+                if reason := self._models.admit(peer, step, vector):
+                    self._refuse(peer, message, reason)
+                self._contract_if_ready(now)
+            case Role.SERVER, Model(step, vector):
+                self._catch_up.model(peer, step, vector)
+            case _, Pull(step):
+                self._answer(peer, role, step, now)
+            case _:
+                self._refuse(peer, message, Reason.WRONG_ROLE)
+
+    def _hello(self, peer: str, role: Role, hello: Hello) -> None:
+        super()._hello(peer, role, hello)
+        if role is Role.SERVER and peer not in self.differing:
+            self._catch_up.stands(peer, hello.step)
+
+    def _receive(self, peer: str, message: Message, now: float) -> None:
+        super()._receive(peer, message, now)
+        if self._roles.get(peer) is Role.SERVER:
+            self._keep_up(now)
+
+    def _answer(self, peer: str, role: Role, step: int, now: float) -> None:
+        """Answer a pull with the newest that there is, if it is not older than asked for."""
+        if role is Role.OPERATOR:
+            if self.model_step >= step or self.done:
+                self._send((peer,), Model(self.model_step, self.vector))
+            else:
+                self._orders[peer] = step
+            return
+        # One answer a peer and half a pull's time: a pull is small and its answer is not.
+        if now - self._answered.get(peer, -inf) < self.pull_after / 2:
+            return
+        voted = -1
+        if role is Role.SERVER and self._vote and self._vote.step >= step:
+            voted = self._vote.step
+            self._send((peer,), self._vote)
+        if self.model_step >= step and self.model_step > voted:
+            self._send((peer,), Model(self.model_step, self.vector))
+        self._answered[peer] = now
+
+    # A step
+
+    def _scatter(self, step: int, vector: Vector, now: float) -> None:
+        self.step = self.model_step = step
+        self.vector = vector
+        self._gradients.advance(step)
+        self._models.advance(step + 1)
+        self._effects.append(Publish(Model(step, vector)))
+        last = 0 < self.cluster.steps <= step
+        for peer in [peer for peer, ordered in self._orders.items() if ordered <= step or last]:
+            del self._orders[peer]
+            self._send((peer,), Model(step, vector))
+        period = self._checkpoint_period
+        if period and (last or (step and step % period == 0)):
+            self._effects.append(SaveCheckpoint(step, vector))
+        if last:
+            self._phase = Phase.DONE
+            self.done = True
+            self.deadline = inf
+            return
+        self._phase = Phase.SCATTER
+        self._wait(now)
+        self._update_if_ready(now)
+
+    def _update_if_ready(self, now: float) -> None:
+        if self._phase is not Phase.SCATTER:
+            return
+        if self._gradients.votes(self.step) < self.cluster.worker_quorum:
+            return
+        identities, vectors = self._gradients.quorum(self.step).first(self.cluster.worker_quorum)
+        self._phase = Phase.UPDATE
+        self._work(now)
+        self._gradients.advance(self.step + 1)
+        self._effects.append(
+            Aggregate(
+                self.step,
+                self.cluster.rule,
+                identities,
+                vectors,
+                self.cluster.f_workers,
+                model=self.vector,
+                learning_rate=learning_rate(self.cluster, self.step),
+            )
+        )
+
+    def _gather(self, step: int, vector: Vector, now: float) -> None:
+        self._phase = Phase.GATHER
+        self.step = step
+        self._vote = GatherModel(step, vector)
+        self._models.advance(step)
+        # The own model counts first, so that a gather needs q_ps - 1 peers.
+        reason = self._models.admit(self.identity, step, vector)
+        assert reason is None, reason
+        self._send(self._others, self._vote)
+        self._wait(now)
+        self._contract_if_ready(now)
+
+    def _contract_if_ready(self, now: float) -> None:
+        if self._phase is not Phase.GATHER:
+            return
+        if self._models.votes(self.step) < self.cluster.server_quorum:
+            return
+        identities, vectors = self._models.quorum(self.step).first(self.cluster.server_quorum)
+        self._phase = Phase.CONTRACT
+        self._work(now)
+        self._models.advance(self.step + 1)
+        self._effects.append(
+            Aggregate(
+                self.step,
+                MODEL_RULE,
+                identities,
+                vectors,
+                self.cluster.f_servers,
+                own=self.identity,
+            )
+        )
+
+    def _result(self, event: Aggregated | GradientComputed, now: float) -> None:
+        assert isinstance(event, Aggregated)
+
+        if event.step != self.step:
+            return  # Overtaken: the server caught up while this was computed.
+        if self._phase is Phase.UPDATE:
+            self._updated(event, now)
+        elif self._phase is Phase.CONTRACT:
+            self._watch_gather(event.report)
+            self._scatter(event.step, event.vector, now)
+        elif self._phase is Phase.CATCH_UP:
+            self._caught_up(event, now)
+
+    def _updated(self, event: Aggregated, now: float) -> None:
+        step = event.step + 1
+        self.progress.steps += 1
+        self.progress.left_out.update(event.report.left_out)
+        self.progress.variance_ratio = event.report.variance_ratio
+        self.progress.worked(self.cluster.rule, event.report.seconds)
+        if step in self._gathers:
+            self._gather(step, event.vector, now)
+        else:
+            self._scatter(step, event.vector, now)
+
+    def _watch_gather(self, report: Report) -> None:
+        self.progress.gathers += 1
+        self.progress.worked(MODEL_RULE, report.seconds)
+        distances = report.distances.values()
+        if distances:
+            self.progress.drift = Drift(
+                maximum=max(distances),
+                median=median(distances),
+                relative=max(distances) / report.norm if report.norm else 0.0,
+                contraction=report.contraction or 0.0,
+            )
+
+    # Waiting too long, falling behind
+
+    def _connected(self, peer: str) -> None:
+        if self._roles.get(peer) is Role.SERVER and self._phase is Phase.GATHER:
+            self._pull((peer,), self.step)
+
+    def _overdue(self) -> None:
+        if self._phase is Phase.GATHER:
+            self._pull(self._models.lacking(self.step), self.step)
+        else:
+            self._pull(self._gradients.lacking(self.step), self.step)
+        # Do the others wait too, or did they go on? Their answers say.
+        self._send(self._others, Hello(self.step, self._digests))
+
+    def _behind(self, step: int) -> bool:
+        """Whether to give up the current step for a later one that a correct peer has reached.
+
+        A server that is merely slow finishes its step. One that missed a whole gather, or that
+        waits in vain while others went on, cannot count on getting its votes any more.
+        """
+        if step <= self.step or self._phase in (Phase.CATCH_UP, Phase.DONE):
+            return False
+        missed_a_gather = step > self._gathers.after(self.model_step)
+        waits_in_vain = self._asked > 0 and self.deadline < inf
+        return missed_a_gather or waits_in_vain
+
+    def _keep_up(self, now: float) -> None:
+        if self._behind(self._catch_up.target()):
+            self._adopt(self._catch_up.target())
+        elif self._behind(self._catch_up.rumour()) and (
+            now - self._asked_for_models >= self.pull_after
+        ):
+            self._asked_for_models = now
+            self._pull(self._others, 0)
+
+    def _adopt(self, step: int) -> None:
+        """Take M of the peers' last models and the own one, to go on at a later step."""
+        votes = self._catch_up.votes() | {self.identity: self.vector}
+        identities = tuple(sorted(votes))
+        self._phase = Phase.CATCH_UP
+        self.step = step
+        self.deadline = inf
+        self._gradients.advance(step)
+        self._models.advance(step)
+        vectors = tuple(votes[identity] for identity in identities)
+        self._effects.append(
+            Aggregate(step, MODEL_RULE, identities, vectors, self.cluster.f_servers)
+        )
+
+    def _caught_up(self, event: Aggregated, now: float) -> None:
+        self.progress.catch_ups += 1
+        if event.step in self._gathers:
+            # Peers may still wait in this gather for one more vote.
+            self._vote = GatherModel(event.step, event.vector)
+            self._send(self._others, self._vote)
+        self._scatter(event.step, event.vector, now)
