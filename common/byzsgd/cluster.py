@@ -148,9 +148,10 @@ class Cluster:
         """A 4-byte digest of each agreed key: nodes whose files differ can name the keys."""
         return {key: _digest(value, 4) for key, value in self._agreed().items()}
 
-    def digest(self) -> bytes:
-        """A 16-byte digest of all agreed keys."""
-        return _digest(self._agreed(), 16)
+    def digest(self, *keys: str) -> bytes:
+        """A 16-byte digest of some agreed keys, or of all of them when none is named."""
+        agreed = self._agreed()
+        return _digest({key: agreed[key] for key in keys or agreed}, 16)
 
     def warnings(self) -> list[str]:
         """What is allowed and unwise, one sentence each."""

@@ -1,0 +1,116 @@
+"""One node's settings, checked, and the cluster file behind them."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from byzsgd.cluster import Cluster, Member, Role, nearest, split_address
+from byzsgd.errors import ConfigError
+from byzsgd.transport import keys
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What differs from node to node; everything else stands in the cluster file."""
+
+    id: str
+    """Identity of this node in the cluster file."""
+    cluster: Path
+    """The cluster file."""
+    key: Path | None = None
+    """Secret key, mode 0600; default ``keys/<id>.key`` beside the cluster file."""
+    state: Path | None = None
+    """Folder for checkpoints and what is computed once; None keeps nothing on disk."""
+    bind: str | None = None
+    """Address to listen on, where it is not the one in the cluster file: ``0.0.0.0`` for all."""
+    http: str | None = None
+    """``host:port`` of /metrics, /healthz, /readyz, /status; default from the cluster file."""
+    device: str = "cpu"
+    """Where a worker computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    checkpoint_period: int = 100
+    """Steps between two checkpoints, where there is a state folder."""
+    pull_after: float = 1.0
+    """Seconds without a quorum after which the node asks the peers it lacks. More than a round
+    trip and a gradient; 1 suits a LAN and models of a few million parameters."""
+    stop_seconds: float = 10.0
+    """Seconds that a stop may take before the process ends anyway."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cluster file: paths in it are relative to that."""
+        return self.cluster.resolve().parent
+
+    @property
+    def key_file(self) -> Path:
+        """Where the secret key lies."""
+        return self.key or self.folder / "keys" / f"{self.id}.key"
+
+
+def read_cluster(path: Path) -> Cluster:
+    """The checked cluster of a file.
+
+    Raises:
+        ConfigError: If the file is missing, is not TOML, or breaks a rule; every problem in it is
+            named.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text, so not a cluster file") from None
+    try:
+        return Cluster.from_mapping(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    except ConfigError as error:
+        problems = getattr(error, "problems", (str(error),))
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems)) from None
+
+
+def member(cluster: Cluster, settings: Settings, role: Role) -> Member:
+    """This node's entry in the cluster file.
+
+    Raises:
+        ConfigError: If there is none, or if it has another role.
+    """
+    found = cluster.node(settings.id)
+    if found is None:
+        known = [node.id for node in cluster.nodes if node.role is role]
+        raise ConfigError(
+            f"--id {settings.id}: no such node in {settings.cluster}; {nearest(settings.id, known)}"
+        )
+    if found.role is not role:
+        raise ConfigError(
+            f"--id {settings.id}: {settings.cluster} says that it is a {found.role.value}, "
+            f"not a {role.value}"
+        )
+    return found
+
+
+def secret_key(node: Member, settings: Settings) -> str:
+    """The node's secret key, which must belong to its public key in the cluster file.
+
+    Raises:
+        ConfigError: If the file cannot be used, or holds another node's key.
+    """
+    secret = keys.read_secret(settings.key_file)
+    public = keys.public_of(secret)
+    if public != node.public_key:
+        raise ConfigError(
+            f"{settings.key_file}: is the secret key of {public}, but {settings.cluster} gives "
+            f"{node.id} the public key {node.public_key}"
+        )
+    return secret
+
+
+def http_address(node: Member, settings: Settings) -> tuple[str, int] | None:
+    """Where this node answers HTTP, or None."""
+    address = settings.http or node.http
+    if not address:
+        return None
+    try:
+        host, port = split_address(address)
+    except ValueError:
+        raise ConfigError(f"--http {address}: must be host:port") from None
+    return host, port

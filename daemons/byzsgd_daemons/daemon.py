@@ -1,0 +1,47 @@
+"""What every daemon does around its host: HTTP, metrics, the first and the last word of the log."""
+
+import asyncio
+from functools import partial
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from byzsgd.metrics import NodeCollector
+from byzsgd.transport import Transport
+from byzsgd_daemons.host import Host
+from byzsgd_daemons.http import HttpServer
+from byzsgd_daemons.logs import logger
+from byzsgd_daemons.status import snapshot
+
+
+async def run(host: Host, transport: Transport, http: tuple[str, int] | None) -> None:
+    """Run a host until a signal or its node ends it.
+
+    Args:
+        host: Runs the node.
+        transport: Carries its messages; its handlers are the host's.
+        http: Where to answer HTTP, or None.
+
+    Raises:
+        ByzsgdError: If the node must not go on, its task fails, or an address is taken.
+    """
+    loop = asyncio.get_running_loop()
+    node, log = host.node, logger(host.node.identity)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(
+        NodeCollector(node, transport.statistics, lambda: host.lag_seconds, loop.time)
+    )
+    status = partial(_status, host, transport, loop)
+    server = HttpServer(http, status, registry) if http else None
+    log.info("starts at step %d", node.step, extra={"step": node.step})
+    try:
+        await host.run(transport)
+    finally:
+        if server:
+            server.close()
+    log.info("has stopped at step %d", node.step, extra={"step": node.step})
+
+
+def _status(host: Host, transport: Transport, loop: asyncio.AbstractEventLoop) -> dict[str, object]:
+    return snapshot(host.node, transport.statistics(), loop.time())

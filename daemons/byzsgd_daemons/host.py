@@ -1,0 +1,284 @@
+"""Runs one node in this process: the only place where node, clock, network and threads meet."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from byzsgd import checkpoint
+from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd.messages import Message, Reason
+from byzsgd.protocol import (
+    Aggregate,
+    Aggregated,
+    ComputeGradient,
+    DeadlinePassed,
+    Effect,
+    Event,
+    GradientComputed,
+    Node,
+    PeerConnected,
+    Publish,
+    Received,
+    Refuse,
+    SaveCheckpoint,
+    Send,
+    Stop,
+)
+from byzsgd.protocol.work import aggregate, compute_gradient
+from byzsgd.transport import Transport
+from byzsgd.vectors import Vector
+from byzsgd_daemons.logs import Limiter, logger
+
+INLINE_MAX = 1 << 16
+"""Coordinates that are aggregated on the event loop: a trip through the thread costs more."""
+
+SLOW_SECONDS = 3.0
+"""Waiting longer than this is said in the log."""
+
+WATCH_SECONDS = 0.5
+"""How often the host looks at its own lag and at whom the node waits for."""
+
+Gradient = Callable[[Vector, int], tuple[Vector, float]]
+
+
+class Work(Protocol):
+    """A piece of heavy work, done in the thread."""
+
+    def __call__(self) -> Aggregated | GradientComputed:
+        """Do it, and return the event that says so."""
+
+
+class Host:
+    """Receives for a node, hands it events, does its effects, arms its timer."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        gradient: Gradient | None = None,
+        checkpoints: Path | None = None,
+        stop_seconds: float = 10.0,
+    ) -> None:
+        """Prepare to run a node.
+
+        Args:
+            node: The state machine.
+            gradient: For a worker: the task's gradient of a vector on a step's batch, and the loss.
+            checkpoints: Folder for the node's checkpoints; None for none.
+            stop_seconds: Seconds that a stop may take before the process ends anyway.
+        """
+        self.node = node
+        self.lag_seconds = 0.0
+        """How late the event loop was, at the last look."""
+        self._gradient = gradient
+        self._checkpoints = checkpoints
+        self._stop_seconds = stop_seconds
+        self._transport: Transport | None = None
+        self._log = logger(node.identity)
+        self._refusals = Limiter(time.monotonic, 1.0)
+        # Two threads: the work of an overtaken step must not keep the next one waiting.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="work")
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped: asyncio.Future[None]
+        self._told = ""
+        self._saving = False
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the node's messages, once it runs."""
+        assert self._transport is not None
+        return self._transport
+
+    async def run(self, transport: Transport) -> None:
+        """Run the node until a signal or the node itself ends it.
+
+        Raises:
+            ByzsgdError: If the node must not go on, or its task fails.
+        """
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._stopped = loop.create_future()
+        self._transport = transport
+        await transport.open()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        tasks = [
+            loop.create_task(transport.run(), name="transport"),
+            loop.create_task(self._watch(), name="watch"),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            self._do(self.node.start(loop.time()))
+            await self._stopped
+        finally:
+            for task in tasks:
+                task.remove_done_callback(self._ended)
+                task.cancel()
+            await asyncio.wait(tasks)
+            transport.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # What the transport calls
+
+    def received(self, peer: str, message: Message) -> None:
+        """A message of an authenticated peer came."""
+        self._meet(Received(peer, message))
+
+    def connected(self, peer: str) -> None:
+        """A connection to a peer was made."""
+        self._meet(PeerConnected(peer))
+
+    def disconnected(self, peer: str) -> None:
+        """A connection to a peer was lost; the transport dials again by itself."""
+        self._log.info("lost the connection to %s", peer, extra={"peer": peer})
+
+    def refused(self, peer: str, reason: Reason, detail: str) -> None:
+        """The transport took something for no message."""
+        self._log_refusal(peer, reason, detail)
+
+    # Events and effects
+
+    def _meet(self, event: Event) -> None:
+        if self._stopped.done():
+            return
+        try:
+            self._do(self.node.handle(event, self._loop.time()))
+        except Exception as bug:  # noqa: BLE001 - the one place where a bug of ours is caught
+            self._log.error("a bug: the last events were\n%s", "\n".join(self.node.trace.story()))
+            self._end(bug)
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(peers, message):
+                    self.transport.send(peers, message)
+                case Publish(message):
+                    self.transport.publish(message)
+                case Aggregate():
+                    self._aggregate(effect)
+                case ComputeGradient():
+                    gradient = self._gradient
+                    assert gradient is not None, "only workers compute gradients"
+                    self._in_thread(
+                        lambda: compute_gradient(effect, gradient, time.perf_counter)  # noqa: B023
+                    )
+                case SaveCheckpoint(step, vector):
+                    self._save(step, vector)
+                case Refuse(peer, step, reason):
+                    self._log_refusal(peer, reason, f"step {step}")
+                case Stop(sentence):
+                    self._end(ConfigError(sentence))
+        self._arm()
+
+    def _aggregate(self, effect: Aggregate) -> None:
+        if len(effect.vectors) * len(effect.vectors[0]) <= INLINE_MAX:
+            # Not at once: an event must not be handled inside another.
+            self._loop.call_soon(lambda: self._meet(aggregate(effect, time.perf_counter)))
+        else:
+            self._in_thread(lambda: aggregate(effect, time.perf_counter))
+
+    def _in_thread(self, work: Work) -> None:
+        self._loop.run_in_executor(self._threads, work).add_done_callback(self._worked)
+
+    def _worked(self, future: "asyncio.Future[Aggregated | GradientComputed]") -> None:
+        if future.cancelled() or self._stopped.done():
+            return
+        if error := future.exception():
+            self._end(error)
+        else:
+            self._meet(future.result())
+
+    def _arm(self) -> None:
+        """Set the timer to the node's deadline; one that is early looks again when it rings."""
+        deadline = self.node.deadline
+        if deadline == float("inf") or (self._timer and self._timer.when() <= deadline):
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self.node.deadline:
+            self._meet(DeadlinePassed())
+        else:
+            self._arm()
+
+    def _save(self, step: int, vector: Vector) -> None:
+        if self._checkpoints is None or self._saving:
+            return
+        self._saving = True
+        future = self._loop.run_in_executor(self._threads, self._write, step, vector)
+        future.add_done_callback(self._saved)
+
+    def _write(self, step: int, vector: Vector) -> None:
+        assert self._checkpoints is not None
+        digest = checkpoint.digest_of(self.node.cluster)
+        checkpoint.save(self._checkpoints, step, vector, digest=digest)
+
+    def _saved(self, future: "asyncio.Future[None]") -> None:
+        self._saving = False
+        if not future.cancelled() and (error := future.exception()):
+            self._log.error("checkpoint not saved, training goes on: %s", error)
+
+    # Watching
+
+    async def _watch(self) -> None:
+        while True:
+            before = self._loop.time()
+            await asyncio.sleep(WATCH_SECONDS)
+            now = self._loop.time()
+            self.lag_seconds = max(now - before - WATCH_SECONDS, 0.0)
+            self._tell_waiting(now)
+
+    def _tell_waiting(self, now: float) -> None:
+        """Say whom the node waits for, when that lasts and when it changes."""
+        waiting = self.node.waiting()
+        slow = waiting is not None and now - waiting.since > SLOW_SECONDS
+        key = f"{waiting.step} {waiting.have} {waiting.lacking}" if waiting and slow else ""
+        if key == self._told:
+            return
+        if key:
+            self._log.warning("%s", self.node.sentence(now), extra={"step": self.node.step})
+        else:
+            self._log.info("goes on at step %d", self.node.step, extra={"step": self.node.step})
+        self._told = key
+
+    def _log_refusal(self, peer: str, reason: Reason, detail: str) -> None:
+        if reason in (Reason.LATE, Reason.STALE, Reason.DUPLICATE):
+            return  # What a slow or lossy network does; the metrics count it.
+        held = self._refusals.let(f"{peer} {reason}")
+        if held is None:
+            return
+        more = f", and {held} more like it" if held else ""
+        extra = {"peer": peer, "reason": reason.value}
+        self._log.warning("refused %s: %s (%s)%s", peer, reason.value, detail, more, extra=extra)
+
+    # The end
+
+    def _signalled(self) -> None:
+        if self._stopped.done():
+            self._log.warning("stops at once")
+            os._exit(1)
+        self._log.info("stops: a signal asked for it")
+        # A thread in a long computation cannot be interrupted: the process ends without it.
+        self._loop.call_later(self._stop_seconds, os._exit, 0)
+        self._end(None)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        self._end(error or ByzsgdError(f"{task.get_name()} has finished unexpectedly"))
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._stopped.done():
+            return
+        if error is None:
+            self._stopped.set_result(None)
+        else:
+            self._stopped.set_exception(error)

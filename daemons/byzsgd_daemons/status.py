@@ -1,0 +1,95 @@
+"""A node's state as /status tells it."""
+
+from typing import Any
+
+from byzsgd import __version__
+from byzsgd.cluster import Role
+from byzsgd.metrics import quorum_margins, refusals
+from byzsgd.protocol import Node, ParameterServer
+from byzsgd.transport import Statistics
+
+READY_WAIT_SECONDS = 10.0
+"""A node that waits longer for a quorum is not in step with its peers."""
+
+
+def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
+    """What /status shows, as plain JSON values.
+
+    Args:
+        node: The state machine.
+        statistics: The transport's counters.
+        now: The clock that the node's ``now`` comes from.
+    """
+    progress, waiting = node.progress, node.waiting()
+    role = node.cluster.role(node.identity)
+    status: dict[str, Any] = {
+        "id": node.identity,
+        "role": role.value if role else None,
+        "version": __version__,
+        "cluster": node.cluster.digest().hex(),
+        "phase": node.phase(),
+        "sentence": node.sentence(now),
+        "step": node.step,
+        "steps": node.cluster.steps,
+        "steps_done": progress.steps,
+        "done": node.done,
+        "ready": ready(node, now),
+        "waiting": None
+        if waiting is None
+        else {
+            "for": waiting.what,
+            "step": waiting.step,
+            "have": waiting.have,
+            "need": waiting.need,
+            "lacking": list(waiting.lacking),
+            "seconds": round(now - waiting.since, 3),
+        },
+        "quorum_margin": quorum_margins(node, now),
+        "peers": {
+            member.id: _peer(node, member.id, member.role, statistics, now)
+            for member in node.cluster.nodes
+            if member.id != node.identity
+        },
+    }
+    if isinstance(node, ParameterServer):
+        drift = progress.drift
+        status |= {
+            "drift": {
+                "max": drift.maximum,
+                "median": drift.median,
+                "relative": drift.relative,
+                "contraction": drift.contraction,
+            },
+            "gathers": progress.gathers,
+            "catch_ups": progress.catch_ups,
+            "left_out": dict(sorted(progress.left_out.items())),
+            "variance_ratio": progress.variance_ratio,
+        }
+    else:
+        status |= {"loss": progress.loss, "skipped": progress.skipped}
+    return status
+
+
+def ready(node: Node, now: float) -> bool:
+    """Whether the node is in step with its peers: it had a quorum, and is not long without one."""
+    waiting = node.waiting()
+    if node.done or waiting is None:
+        return True
+    started = node.progress.steps > 0 or node.progress.catch_ups > 0
+    return started and now - waiting.since <= READY_WAIT_SECONDS
+
+
+def _peer(node: Node, peer: str, role: Role, statistics: Statistics, now: float) -> dict[str, Any]:
+    seen = node.last_seen.get(peer)
+    refused = {
+        reason.value: count
+        for (who, reason), count in sorted(refusals(node, statistics).items())
+        if who == peer
+    }
+    return {
+        "role": role.value,
+        "connected": peer in statistics.connected,
+        "last_seen_seconds": None if seen is None else round(now - seen, 3),
+        "refused": refused,
+        "differs_in": list(node.differing.get(peer, ())),
+    }

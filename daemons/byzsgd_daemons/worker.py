@@ -1,0 +1,35 @@
+"""A worker daemon: builds a correct worker from its files and runs it."""
+
+from byzsgd.cluster import Role
+from byzsgd.protocol import Worker
+from byzsgd.tasks import Share, load_task
+from byzsgd.transport import ZeroMQ
+from byzsgd_daemons import config, daemon
+from byzsgd_daemons.host import Host
+
+
+async def serve(settings: config.Settings) -> None:
+    """Run a worker until a signal ends it.
+
+    Raises:
+        ByzsgdError: If its files or its task are wrong, or the node must not go on.
+    """
+    cluster = config.read_cluster(settings.cluster)
+    node = config.member(cluster, settings, Role.WORKER)
+    secret = config.secret_key(node, settings)
+    http = config.http_address(node, settings)
+    task = load_task(
+        cluster.task, cluster.task_options, directory=settings.folder, device=settings.device
+    )
+    d = len(task.initial(cluster.seed))
+    share = Share(
+        identity=settings.id,
+        index=cluster.workers.index(settings.id),
+        n_workers=cluster.n_workers,
+        seed=cluster.seed,
+        batch_size=cluster.batch_size,
+    )
+    worker = Worker(settings.id, cluster, pull_after=settings.pull_after)
+    host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
+    transport = ZeroMQ(settings.id, cluster, secret, d, host)
+    await daemon.run(host, transport, http)
