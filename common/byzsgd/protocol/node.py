@@ -146,7 +146,8 @@ class Node(ABC):
 
     def _receive(self, peer: str, message: Message, now: float) -> None:
         role = self._roles.get(peer)
-        if role is None:
+        # Nobody hears itself: who bears the own identity is another node with its key.
+        if role is None or peer == self.identity:
             self._refuse(peer, message, Reason.STRANGER)
             return
         self.last_seen[peer] = now

@@ -44,13 +44,18 @@ class Quorum:
         """Forget the vote of an identity."""
         del self._votes[identity]
 
-    def first(self, count: int) -> tuple[tuple[str, ...], tuple[Vector, ...]]:
+    def first(
+        self, count: int, own: str | None = None
+    ) -> tuple[tuple[str, ...], tuple[Vector, ...]]:
         """The first votes to arrive: their identities, sorted, and their vectors in that order.
 
         Args:
             count: How many; at least that many votes are there.
+            own: An identity whose vote is among them, however many others were faster.
         """
         assert len(self._votes) >= count
 
-        identities = tuple(sorted(list(self._votes)[:count]))
+        # Stable: all others stay in the order of their arrival.
+        order = sorted(self._votes, key=lambda identity: identity != own)
+        identities = tuple(sorted(order[:count]))
         return identities, tuple(self._votes[identity] for identity in identities)

@@ -165,13 +165,13 @@ class ParameterServer(Node):
         # One answer a peer and half a pull's time: a pull is small and its answer is not.
         if now - self._answered.get(peer, -inf) < self.pull_after / 2:
             return
-        voted = -1
-        if role is Role.SERVER and self._vote and self._vote.step >= step:
-            voted = self._vote.step
-            self._send((peer,), self._vote)
-        if self.model_step >= step and self.model_step > voted:
+        vote = self._vote if role is Role.SERVER else None
+        if vote and vote.step >= step:
+            self._send((peer,), vote)
+            self._answered[peer] = now
+        if self.model_step >= step and not (vote and vote.step >= self.model_step):
             self._send((peer,), Model(self.model_step, self.vector))
-        self._answered[peer] = now
+            self._answered[peer] = now
 
     # A step
 
@@ -235,7 +235,8 @@ class ParameterServer(Node):
             return
         if self._models.votes(self.step) < self.cluster.server_quorum:
             return
-        identities, vectors = self._models.quorum(self.step).first(self.cluster.server_quorum)
+        quorum = self._models.quorum(self.step)
+        identities, vectors = quorum.first(self.cluster.server_quorum, own=self.identity)
         self._phase = Phase.CONTRACT
         self._work(now)
         self._models.advance(self.step + 1)

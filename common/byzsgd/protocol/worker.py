@@ -126,6 +126,8 @@ class Worker(Node):
         self.done = True
         self.deadline = inf
         self._models.advance(step + 1)
+        # Should the servers restart from earlier checkpoints, there is more to do.
+        self._models.reopen()
 
     def _result(self, event: Aggregated | GradientComputed, now: float) -> None:
         assert event.step == self.step, (event.step, self.step)
@@ -151,6 +153,8 @@ class Worker(Node):
             self._pull((peer,), self._models.floor)
 
     def _overdue(self) -> None:
+        peers = self._models.lacking(self._awaited())
         if self._asked >= REOPEN_AFTER:
             self._models.reopen()
-        self._pull(self._models.lacking(self._awaited()), self._models.floor)
+            peers = self.cluster.servers  # Those who sent a model may have gone on since.
+        self._pull(peers, self._models.floor)

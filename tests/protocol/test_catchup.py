@@ -1,0 +1,125 @@
+"""How a server that fell behind comes back: by its peers' models, none of them believed alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byzsgd.messages import STEP_MAX
+from byzsgd.protocol.catchup import CatchUp
+from byzsgd.vectors import Vector
+
+
+def v(value: float) -> Vector:
+    return np.float32([value])
+
+
+@pytest.fixture
+def catch_up() -> CatchUp:
+    """What s1 of five servers, one of them Byzantine, knows: q_ps - 1 = 3 models are needed."""
+    return CatchUp(1, needed=3)
+
+
+def test_nothing_is_known_at_first(catch_up: CatchUp) -> None:
+    """Without a word from anybody there is no step to go on at."""
+    assert catch_up.rumour() == catch_up.target() == -1
+    assert catch_up.votes() == {}
+
+
+def test_one_peer_is_not_believed(catch_up: CatchUp) -> None:
+    """With f_ps = 1, one peer's word about a step may be a lie; of two, one is correct."""
+    catch_up.stands("s2", STEP_MAX)
+    assert catch_up.rumour() == -1
+
+    catch_up.stands("s3", 9)
+    assert catch_up.rumour() == 9
+
+
+def test_no_model_is_adopted_before_enough_are_there(catch_up: CatchUp) -> None:
+    """q_ps - 1 peers' models are needed, and steps without models are none."""
+    for peer in ("s2", "s3", "s4", "s5"):
+        catch_up.stands(peer, 9)
+    catch_up.model("s2", 9, v(2))
+    catch_up.model("s3", 9, v(3))
+    assert catch_up.target() == -1
+
+    catch_up.model("s4", 9, v(4))
+    assert catch_up.target() == 9
+    assert catch_up.votes() == {"s2": v(2), "s3": v(3), "s4": v(4)}
+
+
+def test_a_liar_with_a_far_step_leads_nobody_there(catch_up: CatchUp) -> None:
+    """The step to go on at is the (f_ps + 1)-th largest: some correct peer has reached it."""
+    catch_up.model("s2", STEP_MAX, v(900))
+    catch_up.model("s3", 4, v(3))
+    catch_up.model("s4", 6, v(4))
+
+    assert catch_up.target() == 6
+
+
+def test_a_liar_with_an_old_step_holds_nobody_back(catch_up: CatchUp) -> None:
+    """A correct peer's step counts although a liar pretends to be at an earlier one."""
+    catch_up.model("s2", 0, v(900))
+    catch_up.model("s3", 9, v(3))
+    catch_up.model("s4", 9, v(4))
+
+    assert catch_up.target() == 9
+
+
+def test_the_last_model_of_a_peer_replaces_the_one_before(catch_up: CatchUp) -> None:
+    """One vector a peer, so memory is bounded."""
+    for step in range(100):
+        catch_up.model("s2", step, v(step))
+
+    assert catch_up.models == {"s2": (99, v(99))}
+
+
+def test_a_model_also_says_where_its_peer_stands(catch_up: CatchUp) -> None:
+    """And a later Hello says it anew, for a peer that restarted from an earlier checkpoint."""
+    catch_up.model("s2", 5, v(2))
+    catch_up.model("s3", 5, v(3))
+    assert catch_up.rumour() == 5
+
+    catch_up.stands("s2", 3)
+    assert catch_up.rumour() == 3
+
+
+def test_the_newest_models_are_adopted(catch_up: CatchUp) -> None:
+    """Of more models than needed those of the latest steps; of equal ones the first by name."""
+    for peer, step in {"s5": 9, "s4": 7, "s3": 8, "s2": 7}.items():
+        catch_up.model(peer, step, v(step))
+
+    assert list(catch_up.votes()) == ["s5", "s3", "s2"]
+
+
+@pytest.mark.parametrize("f_servers", [0, 1, 2, 3])
+def test_without_liars_the_newest_step_counts(f_servers: int) -> None:
+    """With f_ps = 0 the largest step is taken, with every liar more the next smaller one."""
+    catch_up = CatchUp(f_servers, needed=4)
+    for peer, step in {"s2": 10, "s3": 20, "s4": 30, "s5": 40}.items():
+        catch_up.model(peer, step, v(step))
+
+    assert catch_up.target() == 40 - 10 * f_servers
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    f_servers=st.integers(1, 2),
+    correct=st.lists(st.integers(0, 20), min_size=7, max_size=7),
+    lies=st.lists(st.integers(0, STEP_MAX), min_size=2, max_size=2),
+    said_first=st.integers(0, 9),
+)
+def test_no_lie_leads_beyond_a_correct_peer(
+    f_servers: int, correct: list[int], lies: list[int], said_first: int
+) -> None:
+    """Whatever f_ps liars say, the step to go on at is no later than some correct peer's."""
+    peers = dict(enumerate(correct)) | {7 + n: lie for n, lie in enumerate(lies[:f_servers])}
+    catch_up = CatchUp(f_servers, needed=2 * f_servers + 1)
+    order = sorted(peers, key=lambda peer: (peer - said_first) % 10)
+    for peer in order:
+        catch_up.stands(f"s{peer}", peers[peer])
+        assert catch_up.rumour() <= max(correct)
+        catch_up.model(f"s{peer}", peers[peer], v(0))
+        assert catch_up.target() <= max(correct)
+
+    assert catch_up.target() >= min(correct)
