@@ -6,15 +6,22 @@ that a server starts without the learning libraries.
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from byzsgd import __version__
 from byzsgd.cluster import nearest
-from byzsgd.errors import ByzsgdError
+from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd_daemons.config import Settings, read_cluster
+
+if TYPE_CHECKING:
+    from byzsgd_daemons.init import Plan
+    from byzsgd_daemons.local import Drill
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("server", _server, "Run a parameter server.")
     _node_arguments(sub)
     sub.add_argument("--bind", metavar="HOST", help="listen here, not at the file's address")
+    _initial_argument(sub)
     sub.add_argument(
         "--checkpoint-period", type=int, default=100, metavar="STEPS", help="default: 100"
     )
@@ -71,13 +79,49 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("adversary", _adversary, "Play Byzantine nodes, for drills only.")
     _cluster_argument(sub)
+    _initial_argument(sub)
     sub.add_argument("--as", dest="liars", action="append", required=True, metavar="ID",
                      help="a node to play; several share what they see")  # fmt: skip
     sub.add_argument("--attack", help="what lying workers do")
     sub.add_argument("--server-attack", help="what lying servers do")
     sub.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER",
                      help="a number that the attack takes, such as z=1.5")  # fmt: skip
+    sub.add_argument("--stop-seconds", type=_seconds, default=10.0, help=argparse.SUPPRESS)
     _log_arguments(sub)
+
+    sub = add("init", _init, "Write a new cluster file and the keys of its nodes.")
+    sub.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
+    _plan_arguments(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="of all nodes, to begin with")
+    sub.add_argument("--port", type=_port, default=7000, help="the first server's (default: 7000)")
+    sub.add_argument("--http-port", type=_port, default=9100, metavar="PORT",
+                     help="the first node's; 0 for none (default: 9100)")  # fmt: skip
+
+    sub = add("local", _local, "Train with a whole cluster on this machine, as real processes.")
+    sub.add_argument("--cluster", type=Path, metavar="FILE", help="default: a new one, of flags")
+    _plan_arguments(sub)
+    _drill_arguments(sub)
+    sub.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the daemons' logs here")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+
+    sub = add("demo", _demo, "Train with byzsgd and then with a vanilla server, under attack.")
+    _plan_arguments(sub)
+    _drill_arguments(sub, attack="sign-flip", server_attack="equivocate")
+    sub.add_argument("--out", type=Path, default=Path("byzsgd-demo"), metavar="FOLDER",
+                     help="plot, table and model come here (default: byzsgd-demo)")  # fmt: skip
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+
+    sub = add("status", _status, "Show where every node of a cluster stands.")
+    _cluster_argument(sub)
+
+    sub = add("fetch", _fetch, "Leave with the model: the median of a quorum of servers.")
+    sub.add_argument("out", type=Path, metavar="FILE", help="a .safetensors file")
+    _cluster_argument(sub)
+    sub.add_argument("--id", default="operator", help="the operator's id (default: operator)")
+    sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/ID.key")
+    sub.add_argument("--step", type=_count, default=0,
+                     help="this one's, or the next that servers have (default: now)")  # fmt: skip
+    sub.add_argument("--seconds", type=_seconds, default=30.0, help="try so long (default: 30)")
 
     sub = add("check", _check, "Check a cluster file, and say what it asks for.")
     sub.add_argument("cluster", type=Path, metavar="FILE")
@@ -93,10 +137,49 @@ def _cluster_argument(sub: argparse.ArgumentParser) -> None:
                      help="default: cluster.toml")  # fmt: skip
 
 
+def _initial_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--initial", type=Path, metavar="FILE",
+                     help="theta_0 (default: built from the task)")  # fmt: skip
+
+
+def _plan_arguments(sub: argparse.ArgumentParser) -> None:
+    def add(name: str, kind: Callable[[str], Any], text: str) -> None:
+        sub.add_argument(f"--{name}", type=kind, metavar=kind.__name__.strip("_").upper(),
+                         default=argparse.SUPPRESS, help=text)  # fmt: skip
+
+    add("servers", _count, "default: 5")
+    add("workers", _count, "default: 7")
+    add("f-servers", _count, "how many servers may lie (default: the most that is possible)")
+    add("f-workers", _count, "how many workers may lie (default: the most that is possible)")
+    add("task", str, "what to learn (default: mnist)")
+    add("steps", _count, "learning steps; 0 for no end (default: the task's)")
+    add("rule", str, "how gradients are aggregated (default: mda)")
+    add("gather-period", _count, "steps between two gathers (default: 1)")
+    add("learning-rate", float, "eta (default: the task's)")
+    add("worker-momentum", float, "beta (default: the task's)")
+    add("batch-size", _count, "examples a worker takes for a step (default: the task's)")
+    add("seed", _count, "of the first model and the batches (default: 1)")
+
+
+def _drill_arguments(
+    sub: argparse.ArgumentParser, *, attack: str | None = None, server_attack: str | None = None
+) -> None:
+    sub.add_argument("--attack", default=attack, help=f"what lying workers do (default: {attack})")
+    sub.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER",
+                     help="a number that the attack takes, such as z=1.5")  # fmt: skip
+    for role in ("workers", "servers"):
+        sub.add_argument(f"--lying-{role}", type=_count, metavar="COUNT",
+                         help="how many lie (default: as many as may)")  # fmt: skip
+    sub.add_argument("--server-attack", default=server_attack,
+                     help=f"what lying servers do (default: {server_attack})")  # fmt: skip
+
+
 def _log_arguments(sub: argparse.ArgumentParser) -> None:
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     sub.add_argument("--log-level", default="INFO", choices=levels, help="default: INFO")
     sub.add_argument("--state", type=Path, metavar="FOLDER", help="keep checkpoints here")
+    sub.add_argument("--until-stdin-closes", action="store_true",
+                     help="stop when standard input ends: for whoever starts daemons")  # fmt: skip
 
 
 def _node_arguments(sub: argparse.ArgumentParser) -> None:
@@ -118,6 +201,20 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 2**53:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return value
+
+
 def _settings(arguments: argparse.Namespace, **more: Any) -> Settings:
     names = ("id", "cluster", "key", "state", "http", "pull_after", "stop_seconds")
     return Settings(**{name: getattr(arguments, name) for name in names}, **more)
@@ -131,16 +228,29 @@ def _run(arguments: argparse.Namespace, main: Callable[[], Coroutine[Any, Any, N
     from byzsgd_daemons import logs
 
     logs.configure(arguments.log_level)
+    if arguments.until_stdin_closes:
+        threading.Thread(target=_stop_with_stdin, name="stdin", daemon=True).start()
     malloc.tune()
     uvloop.run(main())
     return 0
+
+
+def _stop_with_stdin() -> None:
+    """Ends this process in good order once whoever holds the other end of its input has gone."""
+    # Not through sys.stdin, whose lock a thread must not hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _server(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import server
 
     settings = _settings(
-        arguments, bind=arguments.bind, checkpoint_period=arguments.checkpoint_period
+        arguments,
+        bind=arguments.bind,
+        initial=arguments.initial,
+        checkpoint_period=arguments.checkpoint_period,
     )
     return _run(arguments, lambda: server.serve(settings))
 
@@ -155,8 +265,12 @@ def _worker(arguments: argparse.Namespace) -> int:
 def _adversary(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import adversary
 
-    options = dict(_option(text) for text in arguments.option)
-    settings = Settings(id="adversary", cluster=arguments.cluster, state=arguments.state)
+    settings = Settings(
+        id="adversary",
+        cluster=arguments.cluster,
+        state=arguments.state,
+        initial=arguments.initial,
+    )
     return _run(
         arguments,
         lambda: adversary.lie(
@@ -164,9 +278,13 @@ def _adversary(arguments: argparse.Namespace) -> int:
             arguments.liars,
             attack=arguments.attack,
             server_attack=arguments.server_attack,
-            options=options,
+            options=_options(arguments),
         ),
     )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, float]:
+    return dict(_option(text) for text in arguments.option)
 
 
 def _option(text: str) -> tuple[str, float]:
@@ -174,7 +292,111 @@ def _option(text: str) -> tuple[str, float]:
     try:
         return name, float(number)
     except ValueError:
-        raise ByzsgdError(f"--option {text}: must be NAME=NUMBER, such as z=1.5") from None
+        raise ConfigError(f"--option {text}: must be NAME=NUMBER, such as z=1.5") from None
+
+
+def _plan(arguments: argparse.Namespace) -> "Plan":
+    from byzsgd_daemons.init import Plan
+
+    given = vars(arguments)
+    return Plan(**{field.name: given[field.name] for field in fields(Plan) if field.name in given})
+
+
+def _drill(arguments: argparse.Namespace) -> "Drill":
+    from byzsgd_daemons.local import Drill
+
+    drill = Drill(
+        attack=arguments.attack,
+        options=_options(arguments),
+        server_attack=arguments.server_attack,
+        n_workers=arguments.lying_workers,
+        n_servers=arguments.lying_servers,
+    )
+    drill.check()
+    return drill
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons import init
+
+    plan = _plan(arguments)
+    addresses = init.Addresses.consecutive(
+        plan, arguments.host, arguments.port, arguments.http_port
+    )
+    path = init.create(arguments.folder, plan, addresses)
+    print(f"{path}: {init.scaled(read_cluster(path))}")
+    print(f"{path.parent / 'keys'}: a secret key for each node; give it to that node alone")
+    return 0
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    import asyncio
+    import json
+    import tempfile
+
+    from rich.console import Console
+
+    from byzsgd_daemons import demo, init, local
+    from byzsgd_daemons.show import screen
+
+    drill, plan = _drill(arguments), _plan(arguments)
+    os.environ.update(local.ONE_THREAD)
+    with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
+        file = arguments.cluster or init.create(Path(scratch), plan, local.free_addresses(plan))
+        cluster = read_cluster(file)
+        logs = arguments.logs or Path(scratch) / "logs"
+        with screen(f"{init.scaled(cluster)}; {demo.under(drill)}", Console()) as view:
+            training = asyncio.run(local.train(file, drill, view, logs=logs))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(demo.figures(training), indent=1) + "\n")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from rich.console import Console
+
+    from byzsgd_daemons import demo, local
+
+    drill, plan = _drill(arguments), _plan(arguments)
+    os.environ.update(local.ONE_THREAD)
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
+        result = demo.run(plan, drill, console, scratch=Path(scratch))
+    written = demo.write(result, arguments.out)
+    if arguments.json:
+        demo.write_json(result, arguments.json)
+        written.append(arguments.json)
+    console.print(f"\n{demo.table(result)}\n", highlight=False)
+    console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from rich.console import Console
+
+    from byzsgd_daemons import watch
+
+    cluster = read_cluster(arguments.cluster)
+    found = asyncio.run(watch.statuses(cluster))
+    Console().print(watch.table(cluster, found, lying=frozenset()))
+    return 0 if any("error" not in answer for answer in found.values()) else 1
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons.fetch import fetch
+
+    settings = Settings(id=arguments.id, cluster=arguments.cluster, key=arguments.key)
+    answers, accuracy = fetch(
+        settings, arguments.out, step=arguments.step, seconds=arguments.seconds
+    )
+    servers = ", ".join(sorted(answers.models))
+    print(f"{arguments.out}: the median of {servers} at step {answers.step}")
+    print(f"accuracy on the task's test data: {accuracy:.4f}")
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

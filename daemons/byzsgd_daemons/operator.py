@@ -1,7 +1,8 @@
 """The operator's side of a cluster: pulls models, and believes no single server."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,9 @@ from byzsgd.messages import Hello, Message, Model, Pull, Reason
 from byzsgd.transport import ZeroMQ
 from byzsgd.vectors import Vector
 
+GRACE_SECONDS = 0.5
+"""How long to wait, once there is a quorum, for the answers of certain servers besides."""
+
 ASK_AGAIN_SECONDS = 1.0
 """A server that has not answered is asked again: it may have been away."""
 
@@ -22,11 +26,11 @@ MARGIN_STEPS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """q_ps servers' models of one step."""
+    """Servers' models of one step."""
 
     step: int
     models: Mapping[str, Vector]
-    """By server, ``(d,)`` float32 each: at most f_servers of them are lies."""
+    """By server, ``(d,)`` float32 each, a quorum at least: at most f_servers of them are lies."""
 
     def median(self) -> Vector:
         """M of the models: every coordinate lies within the correct servers' range."""
@@ -50,6 +54,7 @@ class Operator:
         self._answers: dict[int, dict[str, Vector]] = {}
         self._last: dict[str, int] = {}
         self._heard = asyncio.Event()
+        self._asked: int | None = None
         self._run: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,12 +73,13 @@ class Operator:
         await asyncio.wait([self._run])
         self._transport.close()
 
-    async def models(self, step: int, *, seconds: float) -> Answers:
-        """The first q_ps servers' models of one step.
+    async def models(self, step: int, *, seconds: float, besides: Collection[str] = ()) -> Answers:
+        """The first q_ps servers' models of one step, and those of certain servers besides.
 
         Args:
             step: The step to ask for; a later one is taken where the servers have passed it.
             seconds: How long to try.
+            besides: Servers to wait for a little longer once there is a quorum.
 
         Raises:
             ByzsgdError: If too few servers answer in that time, naming those that did.
@@ -85,6 +91,7 @@ class Operator:
                 while True:
                     self._ask(step)
                     if answers := await self._enough():
+                        await self._all_of(answers, besides)
                         return answers
                     step = self._ahead(step)
         except TimeoutError:
@@ -96,6 +103,7 @@ class Operator:
 
     def _ask(self, step: int) -> None:
         have = self._answers.get(step, {})
+        self._asked = step
         lacking = [server for server in self._cluster.servers if server not in have]
         self._transport.send(lacking, Pull(step))
 
@@ -113,6 +121,13 @@ class Operator:
                     await self._heard.wait()
         except TimeoutError:
             return None
+
+    async def _all_of(self, answers: Answers, servers: Collection[str]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                while not answers.models.keys() >= set(servers):
+                    self._heard.clear()
+                    await self._heard.wait()
 
     def _ahead(self, step: int) -> int:
         """The step to ask for next: a little ahead, if correct servers have passed the last one."""
@@ -140,7 +155,8 @@ class Operator:
     def connected(self, peer: str) -> None:
         """A connection was made: what was asked before may be lost."""
         self._transport.send((peer,), Hello(0, self._cluster.digests()))
-        self._heard.set()
+        if self._asked is not None:
+            self._transport.send((peer,), Pull(self._asked))
 
     def disconnected(self, peer: str) -> None:
         """Nothing: the transport dials again by itself."""

@@ -1,0 +1,224 @@
+"""Writes a new cluster: a commented cluster file, and a secret key for every node."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byzsgd.cluster import Cluster, Role
+from byzsgd.errors import ConfigError
+from byzsgd.tasks import TASKS
+from byzsgd.tasks.task import Defaults
+from byzsgd.transport import keys
+from byzsgd_daemons.config import read_cluster
+
+CLUSTER_FILE = "cluster.toml"
+"""The name of a cluster file, where nobody wants another."""
+
+OPERATOR = "operator"
+"""Identity of the operator in a new cluster."""
+
+UNKNOWN_TASK = Defaults(learning_rate=0.1, worker_momentum=0.9, batch_size=64, steps=1000)
+"""Settings to begin with for a task of the user's own."""
+
+LOCALHOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a new cluster file shall say; what is None takes the default that fits the rest."""
+
+    servers: int = 5
+    """n_ps."""
+    workers: int = 7
+    """n_w."""
+    f_servers: int | None = None
+    """f_ps; the largest that n_ps allows."""
+    f_workers: int | None = None
+    """f_w; the largest that n_w allows."""
+    task: str = "mnist"
+    """What to learn."""
+    rule: str = "mda"
+    """Aggregation rule of the gradients."""
+    steps: int | None = None
+    """Learning steps; what suits the task."""
+    gather_period: int = 1
+    """T."""
+    learning_rate: float | None = None
+    """eta; what suits the task."""
+    worker_momentum: float | None = None
+    """beta; what suits the task."""
+    batch_size: int | None = None
+    """Examples in a mini-batch; what suits the task."""
+    seed: int = 1
+    """Of theta_0 and the batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Addresses:
+    """Where the nodes of a new cluster are reached, ``host:port`` each."""
+
+    servers: Sequence[str]
+    """Of each server; the port after it is the server's too."""
+    http: Mapping[str, str]
+    """Of each node that answers HTTP, by identity."""
+
+    @staticmethod
+    def consecutive(plan: Plan, host: str, port: int, http_port: int) -> "Addresses":
+        """All on one host: two ports for each server from ``port``, then HTTP from ``http_port``.
+
+        Args:
+            plan: How many nodes there are.
+            host: Name or address of the host.
+            port: The first server's.
+            http_port: The first node's; 0 for no HTTP.
+        """
+        servers = [f"{host}:{port + 2 * index}" for index in range(plan.servers)]
+        nodes = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER)]
+        http = {node: f"{host}:{http_port + index}" for index, node in enumerate(nodes)}
+        return Addresses(servers=servers, http=http if http_port else {})
+
+
+def identities(plan: Plan, role: Role) -> list[str]:
+    """The identities of a plan's servers or workers: s0, s1, ... or w0, w1, ..."""
+    if role is Role.SERVER:
+        return [f"s{index}" for index in range(plan.servers)]
+    return [f"w{index}" for index in range(plan.workers)]
+
+
+def create(folder: Path, plan: Plan, addresses: Addresses) -> Path:
+    """Write the cluster file and the keys of a plan into a folder; return the file's path.
+
+    Raises:
+        ConfigError: If there is a cluster file already, if the plan violates a bound, or if the
+            folder cannot be written to. Nothing that was there is overwritten.
+    """
+    path = folder / CLUSTER_FILE
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; give another folder, or move it away")
+    ids = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER), OPERATOR]
+    pairs = {identity: keys.generate() for identity in ids}
+    public = {identity: pair.public for identity, pair in pairs.items()}
+    text = cluster_text(plan, addresses, public)
+    try:
+        (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text)
+        read_cluster(partial)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written to: {error.strerror}") from None
+    except ConfigError as error:
+        partial.unlink()
+        raise ConfigError(str(error).replace(f"{partial}: ", "")) from None
+    for identity, pair in pairs.items():
+        keys.write_secret(folder / "keys" / f"{identity}.key", pair.secret)
+    partial.rename(path)
+    return path
+
+
+def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str]) -> str:
+    """The commented cluster file of a plan.
+
+    Args:
+        plan: What it shall say.
+        addresses: Where its nodes are reached.
+        public_keys: Of every node, by identity.
+    """
+    defaults = TASKS[plan.task].defaults if plan.task in TASKS else UNKNOWN_TASK
+    f_servers = max((plan.servers - 2) // 3, 0) if plan.f_servers is None else plan.f_servers
+    f_workers = max((plan.workers - 1) // 3, 0) if plan.f_workers is None else plan.f_workers
+    steps = defaults.steps if plan.steps is None else plan.steps
+    rate = defaults.learning_rate if plan.learning_rate is None else plan.learning_rate
+    beta = defaults.worker_momentum if plan.worker_momentum is None else plan.worker_momentum
+    batch = defaults.batch_size if plan.batch_size is None else plan.batch_size
+    return _HEAD.format(
+        f_servers=f_servers,
+        f_workers=f_workers,
+        server_quorum=plan.servers - f_servers,
+        worker_quorum=plan.workers - f_workers,
+        servers=plan.servers,
+        workers=plan.workers,
+        task=json.dumps(plan.task),
+        steps=steps,
+        batch_size=batch,
+        learning_rate=rate,
+        tau=max(steps // 3, 1),
+        worker_momentum=beta,
+        gather_period=plan.gather_period,
+        rule=plan.rule,
+        seed=plan.seed,
+    ) + "".join(_nodes(plan, addresses, public_keys))
+
+
+def _nodes(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str]) -> list[str]:
+    servers = identities(plan, Role.SERVER)
+    address_of = dict(zip(servers, addresses.servers, strict=True))
+    roles = dict.fromkeys(servers, Role.SERVER)
+    roles |= dict.fromkeys(identities(plan, Role.WORKER), Role.WORKER)
+    roles[OPERATOR] = Role.OPERATOR
+    tables = []
+    for identity, role in roles.items():
+        lines = [f'id = "{identity}"', f'role = "{role.value}"']
+        if role is Role.SERVER:
+            lines.append(f'address = "{address_of[identity]}"')
+        if identity in addresses.http:
+            lines.append(f'http = "{addresses.http[identity]}"')
+        lines.append(f'public_key = "{public_keys[identity]}"')
+        tables.append("\n[[nodes]]\n" + "\n".join(lines) + "\n")
+    return tables
+
+
+def scaled(cluster: Cluster) -> str:
+    """What a cluster tolerates, in one sentence for a person."""
+    return (
+        f"{cluster.n_servers} servers, of which {cluster.f_servers} may lie; "
+        f"{cluster.n_workers} workers, of which {cluster.f_workers} may lie"
+    )
+
+
+_HEAD = """\
+# A byzsgd cluster. Give every node this same file, and to each node its own keys/<id>.key, to no
+# other. Nodes that hold different files find out, and name the keys that differ.
+# `byzsgd check cluster.toml` checks it.
+
+# How many may be Byzantine: crash, stall, lie, collude. Needed, with n_ps servers and n_w workers:
+# n_ps >= 3 f_servers + 2 (or f_servers = 0 and one server), n_w >= 3 f_workers + 1.
+f_servers = {f_servers}    # of {servers} servers
+f_workers = {f_workers}    # of {workers} workers
+
+# How many models a worker waits for, and gradients a server. The default is the largest that does
+# not wait for liars, n - f, and the best:
+# 2 f_servers + 2 <= server_quorum <= n_ps - f_servers,
+# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers.
+# server_quorum = {server_quorum}
+# worker_quorum = {worker_quorum}
+
+# What to learn: digits, mnist, fashion-mnist, quadratic, or your own: "package.module:factory" or
+# "path/file.py:factory", a path from this file's folder. Its factory's arguments go into a table
+# [task_options], after all of these settings.
+task = {task}
+steps = {steps}    # learning steps; 0 for no end
+batch_size = {batch_size}    # examples a worker takes for a step; 64 or more where a third may lie
+seed = {seed}    # of the first model and of every worker's batches
+
+learning_rate = {learning_rate}    # eta; the step size
+# With a decay of tau steps it is eta / (1 + step / tau): less drift at the end. 0: constant.
+learning_rate_decay_steps = 0    # a third of the steps suits, here {tau}
+
+# Workers send a moving average of their gradients. Without it stealthy attacks win near a third.
+worker_momentum = {worker_momentum}
+
+# Steps between two gathers, in which servers take the median of their models. 1 is safe everywhere;
+# 5 costs fewer bytes and is safe with f_servers <= 1; "auto" estimates it from the task.
+gather_period = {gather_period}
+
+# How servers aggregate gradients: mda is ByzSGD's; krum needs worker_quorum >= 2 f_workers + 3;
+# coordinate_median; average withstands nobody.
+rule = "{rule}"
+
+variant = "asynchronous"    # assumes no bound on delays
+
+# Who takes part. A server's models are published on the port of its address, and the next port
+# takes gradients and pulls; workers only dial out. http answers /metrics, /healthz, /readyz and
+# /status. An operator may pull models and ask for status; it has no vote.
+"""

@@ -1,0 +1,412 @@
+"""A whole cluster on this machine: real daemons with keys, watched while they train.
+
+The daemons hold a pipe that ends with this process, so none of them outlives it, whatever ends it.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from byzsgd import attacks
+from byzsgd.cluster import Cluster, Role
+from byzsgd.errors import ByzsgdError
+from byzsgd.tasks import Task, load_task
+from byzsgd.vectors import Vector, distance, norm
+from byzsgd_daemons import initial
+from byzsgd_daemons.config import Settings, read_cluster
+from byzsgd_daemons.fetch import operator_of
+from byzsgd_daemons.init import LOCALHOST, OPERATOR, Addresses, Plan, identities
+from byzsgd_daemons.operator import Answers, Operator
+from byzsgd_daemons.watch import Status, statuses
+
+STOP_SECONDS = 5.0
+"""Time that the daemons have to end, before they are killed."""
+
+REFRESH_SECONDS = 0.5
+"""How often every node is asked for its status."""
+
+EVALUATIONS = 25
+"""How often the model is evaluated in the course of a training."""
+
+ENDLESS_EVERY = 25
+"""Steps between two evaluations where a training has no end."""
+
+ANSWER_SECONDS = 5.0
+"""An evaluation tries this long before it looks whether there is any progress."""
+
+PORT_FIRST, PORT_LAST = 20_000, 32_000
+"""Where local clusters listen: below the ports that systems give to outgoing connections."""
+
+LOG_LINES = 5
+"""Of a daemon that ended, shown to say why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drill:
+    """Who lies in a local cluster, and how."""
+
+    attack: str | None = None
+    """What lying workers do; None: no worker lies."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of that attack."""
+    server_attack: str | None = None
+    """What lying servers do; None: no server lies."""
+    n_workers: int | None = None
+    """How many workers lie; None: as many as the cluster tolerates."""
+    n_servers: int | None = None
+    """How many servers lie; None: as many as the cluster tolerates."""
+
+    def check(self) -> None:
+        """Return when there are such attacks.
+
+        Raises:
+            ConfigError: If there are not.
+        """
+        if self.attack:
+            attacks.make(self.attack, Role.WORKER, **self.options)
+        if self.server_attack:
+            attacks.make(self.server_attack, Role.SERVER)
+
+    def liars(self, cluster: Cluster) -> tuple[str, ...]:
+        """The identities that lie: the last ones of each role."""
+        workers = cluster.f_workers if self.n_workers is None else self.n_workers
+        servers = cluster.f_servers if self.n_servers is None else self.n_servers
+        workers = workers if self.attack else 0
+        servers = servers if self.server_attack else 0
+        return (
+            *cluster.servers[cluster.n_servers - servers :],
+            *cluster.workers[cluster.n_workers - workers :],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """The model of one step, as an operator would leave with it."""
+
+    step: int
+    seconds: float
+    """Since the first step."""
+    accuracy: float
+    """Of the median of a quorum's answers, on held-out data: a fraction."""
+    accuracy_worst: float
+    """Of the worst correct server's model."""
+    drift: float
+    """Largest Euclidean distance between two correct servers' models."""
+    drift_ratio: float
+    """``drift`` over the norm of the model."""
+    loss: float | None
+    """Mean of the correct workers' last losses."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """What is known of a training under way; views read it."""
+
+    cluster: Cluster
+    lying: frozenset[str]
+    points: list[Point] = field(default_factory=list)
+    found: dict[str, Status] = field(default_factory=dict)
+    """The last /status of each node."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Daemons that ended by themselves, and how."""
+    stalled: str = ""
+    """Why the training was given up, in the words of a node that waits."""
+    vector: Vector | None = None
+    """``(d,)`` float32, the model of the last point."""
+
+    def correct_servers(self) -> list[str]:
+        """The servers that do not lie, sorted."""
+        return [server for server in self.cluster.servers if server not in self.lying]
+
+    def steps_per_second(self) -> float:
+        """Learning steps per second between the first and the last evaluation."""
+        if len(self.points) < 2:
+            return 0.0
+        first, last = self.points[0], self.points[-1]
+        return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
+
+    def loss(self) -> float | None:
+        """Mean of the correct workers' last losses, or None."""
+        losses = [
+            loss
+            for worker in self.cluster.workers
+            if worker not in self.lying
+            and isinstance(loss := self.found.get(worker, {}).get("loss"), float)
+        ]
+        return sum(losses) / len(losses) if losses else None
+
+
+class View(Protocol):
+    """Shows a training to a person."""
+
+    def refresh(self, training: Training) -> None:
+        """The nodes were asked again."""
+
+    def evaluated(self, training: Training) -> None:
+        """There is a new point."""
+
+
+def free_addresses(plan: Plan) -> Addresses:
+    """Loopback addresses for a plan that nothing listens on now."""
+    ports = _free_ports()
+    servers = [f"{LOCALHOST}:{next(ports)}" for _ in range(plan.servers)]
+    nodes = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER)]
+    return Addresses(servers=servers, http={node: f"{LOCALHOST}:{next(ports)}" for node in nodes})
+
+
+def _free_ports() -> Iterator[int]:
+    """Ports that are free together with the next one, from a place that chance chooses."""
+    first = random.randrange(PORT_FIRST, PORT_LAST - 2000, 2)
+    for port in range(first, PORT_LAST, 2):
+        try:
+            with socket.socket() as one, socket.socket() as other:
+                one.bind((LOCALHOST, port))
+                other.bind((LOCALHOST, port + 1))
+        except OSError:
+            continue
+        yield port
+    raise ByzsgdError(f"no free ports between {first} and {PORT_LAST} on {LOCALHOST}")
+
+
+async def train(
+    cluster_file: Path,
+    drill: Drill,
+    view: View,
+    *,
+    logs: Path,
+    stall_seconds: float = float("inf"),
+) -> Training:
+    """Run a cluster on this machine until its last step, or until cancelled.
+
+    Args:
+        cluster_file: With the keys of all its nodes beside it, as ``byzsgd init`` writes them.
+        drill: Who lies.
+        view: Shows how it goes.
+        logs: Folder for a log of each daemon.
+        stall_seconds: Without a step for so long, the training is given up.
+
+    Raises:
+        ByzsgdError: If a file is wrong, or if a daemon ends before the first step.
+    """
+    cluster = read_cluster(cluster_file)
+    drill.check()
+    training = Training(cluster=cluster, lying=frozenset(drill.liars(cluster)))
+    settings = Settings(id=OPERATOR, cluster=cluster_file)
+    identity, secret = operator_of(cluster, settings)
+    async with Daemons(cluster_file, cluster, logs) as daemons:
+        for worker in cluster.workers:
+            if worker not in training.lying:
+                await daemons.start("worker", worker)
+        task, first = await asyncio.to_thread(_load, cluster, settings.folder)
+        theta_0 = logs / "initial.safetensors"
+        initial.write(first, theta_0)
+        for server in cluster.servers:
+            if server not in training.lying:
+                await daemons.start("server", server, "--initial", str(theta_0))
+        if training.lying:
+            await daemons.start_liars(training.lying, drill, theta_0)
+        async with Operator(cluster, identity, secret, len(first.vector)) as operator:
+            tasks = {
+                asyncio.create_task(_watch(training, daemons, view)),
+                asyncio.create_task(_evaluate(training, task, operator, view, stall_seconds)),
+            }
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in tasks:
+                    each.cancel()
+                await asyncio.wait(tasks)
+            for each in done:
+                each.result()
+    return training
+
+
+def _load(cluster: Cluster, folder: Path) -> tuple[Task, initial.Initial]:
+    task = load_task(cluster.task, cluster.task_options, directory=folder)
+    return task, initial.build(cluster, folder)
+
+
+async def _watch(training: Training, daemons: "Daemons", view: View) -> None:
+    """Ask every node for its status, for ever."""
+    while True:
+        training.ended = daemons.ended()
+        if training.ended and not training.points:
+            raise ByzsgdError(next(iter(training.ended.values())))
+        training.found = await statuses(training.cluster)
+        view.refresh(training)
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+async def _evaluate(
+    training: Training, task: Task, operator: Operator, view: View, stall_seconds: float
+) -> None:
+    """Pull the model of every few steps and evaluate it, until the last step or a standstill."""
+    cluster = training.cluster
+    started = time.monotonic()
+    pulling = asyncio.create_task(_pull(training, operator, 0, stall_seconds))
+    try:
+        while answers := await pulling:
+            now = time.monotonic()
+            if not training.points:
+                started = now
+            ended = 0 < cluster.steps <= answers.step
+            if not ended:
+                # Asked for before this one is evaluated: it may be there before that is done.
+                following = _following(cluster, answers.step)
+                pulling = asyncio.create_task(_pull(training, operator, following, stall_seconds))
+            training.vector = answers.median()
+            point = await asyncio.to_thread(_point, training, task, answers, now - started)
+            training.points.append(point)
+            view.evaluated(training)
+            if ended:
+                return
+    finally:
+        pulling.cancel()
+
+
+async def _pull(
+    training: Training, operator: Operator, step: int, stall_seconds: float
+) -> Answers | None:
+    """The servers' models of a step, or None if no server has made a step for too long."""
+    correct = training.correct_servers()
+    reached, progress = -1, time.monotonic()
+    while True:
+        try:
+            return await operator.models(step, seconds=ANSWER_SECONDS, besides=correct)
+        except ByzsgdError:
+            steps = [training.found.get(server, {}).get("step") for server in correct]
+            furthest = max((step for step in steps if isinstance(step, int)), default=-1)
+            if furthest > reached:
+                reached, progress = furthest, time.monotonic()
+            elif time.monotonic() - progress > stall_seconds:
+                said = training.found.get(correct[0], {}).get("sentence", "no answer")
+                training.stalled = f"stands still at step {reached}: {said}"
+                return None
+
+
+def _following(cluster: Cluster, step: int) -> int:
+    """The step to evaluate after a step."""
+    if not cluster.steps:
+        return (step // ENDLESS_EVERY + 1) * ENDLESS_EVERY
+    every = max(cluster.steps // EVALUATIONS, 1)
+    return min((step // every + 1) * every, cluster.steps)
+
+
+def _point(training: Training, task: Task, answers: Answers, seconds: float) -> Point:
+    models = [answers.models[s] for s in training.correct_servers() if s in answers.models]
+    vector = answers.median()
+    accuracy = task.accuracy(vector)
+    others = [model for model in models if not np.array_equal(model, vector)]
+    drift = max((distance(one, other) for one, other in combinations(models, 2)), default=0.0)
+    return Point(
+        step=answers.step,
+        seconds=seconds,
+        accuracy=accuracy,
+        accuracy_worst=min([accuracy, *map(task.accuracy, others)]),
+        drift=drift,
+        drift_ratio=drift / (norm(vector) or 1.0),
+        loss=training.loss(),
+    )
+
+
+class Daemons:
+    """The processes of a local cluster, as an async context manager that ends them all."""
+
+    def __init__(self, cluster_file: Path, cluster: Cluster, logs: Path) -> None:
+        self._cluster_file = cluster_file
+        self._cluster = cluster
+        self._logs = logs
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    async def __aenter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.shield(self.stop())
+
+    async def start(self, command: str, identity: str, *more: str) -> None:
+        """Start the daemon of a node."""
+        await self._spawn(identity, command, "--id", identity, *more)
+
+    async def start_liars(self, liars: frozenset[str], drill: Drill, theta_0: Path) -> None:
+        """Start the one process that plays all liars."""
+        words = ["--initial", str(theta_0)]
+        for liar in sorted(liars):
+            words += ["--as", liar]
+        if drill.attack:
+            words += ["--attack", drill.attack]
+        for name, number in drill.options.items():
+            words += ["--option", f"{name}={number}"]
+        if drill.server_attack:
+            words += ["--server-attack", drill.server_attack]
+        await self._spawn("adversary", "adversary", *words)
+
+    def process(self, identity: str) -> asyncio.subprocess.Process:
+        """The process of a node, or ``adversary``."""
+        return self._running[identity]
+
+    def ended(self) -> dict[str, str]:
+        """The daemons that have ended by themselves, each with a sentence that says how."""
+        return {
+            identity: self._how(identity, process.returncode)
+            for identity, process in self._running.items()
+            if process.returncode is not None
+        }
+
+    async def stop(self) -> None:
+        """End every daemon: ask first, and kill what has not ended in time."""
+        running = [p for p in self._running.values() if p.returncode is None]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        waits = [asyncio.ensure_future(process.wait()) for process in running]
+        if waits:
+            await asyncio.wait(waits, timeout=STOP_SECONDS)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*waits)
+
+    async def _spawn(self, name: str, command: str, *words: str) -> None:
+        with self._log(name).open("ab") as log:
+            self._running[name] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "byzsgd_daemons.cli", command, "--cluster", str(self._cluster_file)),
+                *("--until-stdin-closes", "--stop-seconds", str(STOP_SECONDS / 2)),
+                *words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                # A Ctrl-C is this process's to answer, by ending them in good order.
+                start_new_session=True,
+                env=os.environ | ONE_THREAD,
+            )
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _how(self, identity: str, status: int) -> str:
+        how = f"exit {status}" if status >= 0 else signal.Signals(-status).name
+        lines = self._log(identity).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"{identity} has ended ({how}): " + " ".join(lines)
+
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Many daemons share this machine's cores: more threads each would only get in each other's way."""

@@ -1,0 +1,136 @@
+"""All nodes of a cluster at a glance: asks each for its /status, and makes a table of it."""
+
+import asyncio
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from rich.table import Table
+
+from byzsgd.cluster import Cluster, Member, Role, split_address
+
+ANSWER_SECONDS = 3.0
+"""A node that takes longer is shown as not answering."""
+
+LONG_SECONDS = 3.0
+"""A wait that is worth a word."""
+
+STATUS_BYTES_MAX = 1 << 20
+"""Of an answer: a cluster of a thousand nodes fits."""
+
+Status: TypeAlias = dict[str, Any]
+"""What /status shows, or ``{"error": ...}`` for a node that did not answer."""
+
+
+async def statuses(cluster: Cluster) -> dict[str, Status]:
+    """The /status of every server and worker that has an HTTP address, asked all at once."""
+    asked = [node for node in cluster.nodes if node.role is not Role.OPERATOR and node.http]
+    answers = await asyncio.gather(*(asyncio.to_thread(status, node) for node in asked))
+    return {node.id: answer for node, answer in zip(asked, answers, strict=True)}
+
+
+def status(node: Member) -> Status:
+    """The /status of one node; whatever goes wrong becomes its ``error``."""
+    host, port = split_address(node.http)
+    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        answer = json.loads(connection.getresponse().read(STATUS_BYTES_MAX))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return {"error": f"no answer from {node.http}: {reason}"}
+    finally:
+        connection.close()
+    # The node may be a liar's: nothing of its answer is used but what has the right form.
+    return answer if isinstance(answer, dict) else {"error": "its answer is no status"}
+
+
+def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str]) -> Table:
+    """One row a node: where it stands, what it does or waits for, whom it refused.
+
+    Args:
+        cluster: The cluster.
+        found: The status of each node that was asked.
+        lying: Nodes that are known to lie, in a drill.
+    """
+    grid = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name in ("node", "step"):
+        grid.add_column(name, no_wrap=True)
+    grid.add_column("does", ratio=1, overflow="ellipsis", no_wrap=True)
+    for name in ("loss", "drift", "left out", "refused"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    left_out = times_left_out(cluster, found)
+    refused = times_refused(found)
+    for node in cluster.nodes:
+        if node.role is Role.OPERATOR:
+            continue
+        grid.add_row(
+            node.id,
+            _text(found.get(node.id, {}).get("step")),
+            "[red]lies[/red]" if node.id in lying else sentence(found.get(node.id)),
+            _number(found.get(node.id, {}).get("loss")),
+            _number(_median_drift(found.get(node.id, {}))),
+            f"{left_out[node.id]:.0%}" if node.id in left_out else "",
+            str(refused.get(node.id) or ""),
+        )
+    return grid
+
+
+def sentence(found: Status | None) -> str:
+    """What a node does, in its own words, or why it is not known."""
+    if found is None:
+        return "has no http address in the cluster file"
+    return _text(found.get("error") or found.get("sentence"))
+
+
+def waits_long(found: Status) -> bool:
+    """Whether a node says that it has waited long for a quorum."""
+    waiting = found.get("waiting")
+    seconds = waiting.get("seconds") if isinstance(waiting, dict) else None
+    return isinstance(seconds, int | float) and seconds > LONG_SECONDS
+
+
+def times_left_out(cluster: Cluster, found: Mapping[str, Status]) -> dict[str, float]:
+    """For each worker, the share of updates in which servers heard it and left it out."""
+    steps, counts = 0, dict.fromkeys(cluster.workers, 0)
+    for server in cluster.servers:
+        left_out = found.get(server, {}).get("left_out")
+        done = found.get(server, {}).get("steps_done")
+        if isinstance(left_out, dict) and isinstance(done, int):
+            steps += done
+            for worker, count in left_out.items():
+                if worker in counts and isinstance(count, int):
+                    counts[worker] += count
+    return {worker: count / steps for worker, count in counts.items()} if steps else {}
+
+
+HARMLESS = frozenset({"late", "stale", "duplicate"})
+"""Refusals that a slow or lossy network causes; nobody need have lied."""
+
+
+def times_refused(found: Mapping[str, Status]) -> dict[str, int]:
+    """For each node, how often its messages were refused for more than being late."""
+    counts: dict[str, int] = {}
+    for answer in found.values():
+        peers = answer.get("peers")
+        for peer, seen in peers.items() if isinstance(peers, dict) else ():
+            refused = seen.get("refused") if isinstance(seen, dict) else None
+            for reason, count in refused.items() if isinstance(refused, dict) else ():
+                if reason not in HARMLESS and isinstance(count, int):
+                    counts[peer] = counts.get(peer, 0) + count
+    return counts
+
+
+def _median_drift(found: Status) -> object:
+    drift = found.get("drift")
+    return drift.get("median") if isinstance(drift, dict) else None
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+def _text(value: object) -> str:
+    # A liar's status must not draw on the operator's terminal.
+    return "" if value is None else "".join(c for c in str(value)[:300] if c.isprintable())
