@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -302,6 +302,15 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     return Plan(**{field.name: given[field.name] for field in fields(Plan) if field.name in given})
 
 
+def _plan_here(arguments: argparse.Namespace) -> "Plan":
+    """The plan of a cluster in a scratch folder: a task's file is looked up from this one."""
+    plan = _plan(arguments)
+    path, colon, factory = plan.task.partition(":")
+    if colon and path.endswith(".py"):
+        return replace(plan, task=f"{Path(path).absolute()}:{factory}")
+    return plan
+
+
 def _drill(arguments: argparse.Namespace) -> "Drill":
     from byzsgd_daemons.local import Drill
 
@@ -339,7 +348,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import demo, init, local
     from byzsgd_daemons.show import screen
 
-    drill, plan = _drill(arguments), _plan(arguments)
+    drill, plan = _drill(arguments), _plan_here(arguments)
     os.environ.update(local.ONE_THREAD)
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
         file = arguments.cluster or init.create(Path(scratch), plan, local.free_addresses(plan))
@@ -359,7 +368,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     from byzsgd_daemons import demo, local
 
-    drill, plan = _drill(arguments), _plan(arguments)
+    drill, plan = _drill(arguments), _plan_here(arguments)
     os.environ.update(local.ONE_THREAD)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:

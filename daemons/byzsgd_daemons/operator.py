@@ -1,6 +1,7 @@
 """The operator's side of a cluster: pulls models, and believes no single server."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ class Operator:
         """
         self._cluster = cluster
         self._transport = ZeroMQ(identity, cluster, secret, d, self)
-        self._answers: dict[int, dict[str, Vector]] = {}
-        self._last: dict[str, int] = {}
+        # One answer a server, its last: a liar's has no room to push out a correct one.
+        self._answers: dict[str, tuple[int, Vector]] = {}
         self._heard = asyncio.Event()
         self._asked: int | None = None
         self._run: asyncio.Task[None] | None = None
@@ -85,71 +86,68 @@ class Operator:
             ByzsgdError: If too few servers answer in that time, naming those that did.
         """
         self._answers.clear()
-        self._last.clear()
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     self._ask(step)
-                    if answers := await self._enough():
-                        await self._all_of(answers, besides)
-                        return answers
-                    step = self._ahead(step)
+                    await self._wait_for_answers(step)
+                    if (agreed := self._agreed()) is not None:
+                        models = self._of_step(agreed)
+                        await self._wait_for_servers(besides, agreed)
+                        return Answers(agreed, models | self._of_step(agreed))
+                    if self._reached() >= step:
+                        # Others may have passed it before they were asked: a later one then.
+                        step = self._reached() + MARGIN_STEPS
         except TimeoutError:
-            heard = ", ".join(f"{s} (step {at})" for s, at in sorted(self._last.items()))
+            heard = ", ".join(f"{s} (step {at})" for s, (at, _) in sorted(self._answers.items()))
             raise ByzsgdError(
                 f"no {self._cluster.server_quorum} servers gave a model of one step within "
                 f"{seconds:g} s; answers came from: {heard or 'nobody'}"
             ) from None
 
     def _ask(self, step: int) -> None:
-        have = self._answers.get(step, {})
         self._asked = step
-        lacking = [server for server in self._cluster.servers if server not in have]
+        lacking = [s for s in self._cluster.servers if s not in self._of_step(step)]
         self._transport.send(lacking, Pull(step))
 
-    async def _enough(self) -> Answers | None:
-        """The answers, once a step has a quorum; None when it is time to ask again."""
-        try:
+    async def _wait_for_answers(self, step: int) -> None:
+        """Wait until a quorum agrees, or correct servers have passed the step, or a while."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(ASK_AGAIN_SECONDS):
-                while True:
-                    for step, models in self._answers.items():
-                        if len(models) >= self._cluster.server_quorum:
-                            return Answers(step, models)
-                    if len(self._last) == self._cluster.n_servers:
-                        return None
+                while self._agreed() is None and self._reached() <= step:
                     self._heard.clear()
                     await self._heard.wait()
-        except TimeoutError:
-            return None
 
-    async def _all_of(self, answers: Answers, servers: Collection[str]) -> None:
+    async def _wait_for_servers(self, servers: Collection[str], step: int) -> None:
+        """Wait until all of these servers have answered for a step, or a little while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
-                while not answers.models.keys() >= set(servers):
+                while not self._of_step(step).keys() >= set(servers):
                     self._heard.clear()
                     await self._heard.wait()
 
-    def _ahead(self, step: int) -> int:
-        """The step to ask for next: a little ahead, if correct servers have passed the last one."""
-        steps = sorted(self._last.values(), reverse=True)
-        if len(steps) <= self._cluster.f_servers:
-            return step
-        # At most f_servers of these lie, so a correct server has come that far.
-        reached = steps[self._cluster.f_servers]
-        if reached <= step:
-            return step
-        self._last.clear()
-        return reached + MARGIN_STEPS
+    def _of_step(self, step: int) -> dict[str, Vector]:
+        return {server: vector for server, (at, vector) in self._answers.items() if at == step}
+
+    def _agreed(self) -> int | None:
+        """The step that a quorum of servers answered last with, or None."""
+        steps = Counter(step for step, _ in self._answers.values())
+        quorum = self._cluster.server_quorum
+        return max((step for step, count in steps.items() if count >= quorum), default=None)
+
+    def _reached(self) -> int:
+        """A step that some correct server has surely reached; -1 if that is not known."""
+        # At most f_servers of the answers lie, so of one more, one is no larger than the truth.
+        steps = sorted((step for step, _ in self._answers.values()), reverse=True)
+        f = self._cluster.f_servers
+        return steps[f] if len(steps) > f else -1
 
     # What the transport calls
 
     def received(self, peer: str, message: Message) -> None:
         """A server said something."""
         if isinstance(message, Model) and peer in self._cluster.servers:
-            self._answers.setdefault(message.step, {})[peer] = message.vector
-            self._last[peer] = message.step
-            for old in sorted(self._answers)[:-8]:
-                del self._answers[old]
+            self._answers[peer] = (message.step, message.vector)
             self._heard.set()
 
     def connected(self, peer: str) -> None:
