@@ -6,6 +6,7 @@ and its step, checksum and digest as metadata; any reader of safetensors can ope
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
     """Write a checkpoint, then remove all but the newest.
 
     A crash at any moment leaves either the whole new file or none: it is written under another
-    name, brought to disk, and renamed.
+    name, brought to disk, and renamed. Checkpoints of later steps are another training's, or
+    damaged, or else this one would have begun there: they neither count nor go.
 
     Args:
         folder: Made if it is not there.
@@ -53,7 +55,7 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
         CheckpointError: If the disk refuses; older checkpoints are then untouched.
     """
     path = folder / f"step-{step:012}.safetensors"
-    partial = path.with_suffix(".partial")
+    partial = folder / "saving.partial"  # One name: crashes never leave more than one.
     metadata = {"step": str(step), "digest": digest.hex(), "checksum": _checksum(step, vector)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,10 +63,11 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
         _to_disk(partial)
         partial.replace(path)
         _to_disk(folder)
-        for old in _newest_first(folder)[keep:]:
+        for old in [each for each in _newest_first(folder) if each <= path][keep:]:
             old.unlink()
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
 
 

@@ -21,10 +21,16 @@ from byzsgd.errors import ClusterError
 
 ID_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 Z85_PATTERN = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-ADDRESS_PATTERN = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s:\[\]]+):(\d{1,5})")
+ADDRESS_PATTERN = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s:\[\]]+):([0-9]{1,5})")
 
 NODES_MAX = 1000
 """More nodes than anyone has run; a limit, so that a broken file cannot ask for a million."""
+
+INTEGER_MAX = 2**53
+"""The largest integer in a cluster file: every language's numbers hold it exactly."""
+
+SHOWN_MAX = 100
+"""Characters of a wrong value that a report shows."""
 
 GATHER_PERIOD_SAFE = 5
 """The largest gather period that stayed safe with two Byzantine servers, in our calibration."""
@@ -48,6 +54,7 @@ class Member:
     id: str
     """Identity: the name that the node's public key proves. Lower-case letters first."""
     role: Role
+    """What the node does, and what it may send to whom."""
     public_key: str = ""
     """CURVE public key, 40 characters of Z85; empty only in a cluster without keys."""
     address: str = ""
@@ -186,9 +193,9 @@ class Cluster:
         """
         reader = _Reader(mapping, keys)
         values = reader.values()
-        if reader.problems:
-            raise ClusterError(reader.problems)
-        problems = list(_violated_bounds(values))
+        problems = reader.problems
+        if not any(problem.startswith(BOUND_KEYS) for problem in problems):
+            problems += _violated_bounds(values)
         if problems:
             raise ClusterError(problems)
         return Cluster(**values)
@@ -208,7 +215,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     choices = sorted(known)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices) or 'none'}"
+
+
+BOUND_KEYS = ("nodes", "f_servers", "f_workers", "server_quorum", "worker_quorum")
+"""What the bounds are about: where one of these is wrong, the bounds cannot be told yet."""
 
 
 def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
@@ -230,6 +241,21 @@ def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
         yield f"worker_quorum: q_w >= 2 f_w + 1, but {q_w} < {2 * f_w + 1}"
     if q_w > n_w - f_w:
         yield f"worker_quorum: q_w <= n_w - f_w, but {q_w} > {n_w - f_w}"
+
+
+def _integer_from(minimum: int) -> str:
+    return f"an integer from {minimum} to 2^53"
+
+
+def _shown(value: object) -> str:
+    """A wrong value for a report: never long, and never what Python refuses to print."""
+    if type(value) is int and abs(value) > INTEGER_MAX:
+        return "a number beyond 2^53"
+    try:
+        text = repr(value)
+    except ValueError:  # A huge integer inside.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 class _Reader:
@@ -276,15 +302,16 @@ class _Reader:
                 self.problems.append(f"{where}{key}: unknown key; {nearest(str(key), names)}")
 
     def wrong(self, key: str, found: object, right: str) -> None:
-        self.problems.append(f"{key}: found {found!r}; must be {right}")
+        self.problems.append(f"{key}: found {_shown(found)}; must be {right}")
 
     def integer(self, key: str, default: int, *, minimum: int, required: bool = False) -> int:
-        if required and key not in self.mapping:
-            self.problems.append(f"{key}: missing; must be an integer of at least {minimum}")
+        if key not in self.mapping:
+            if required:
+                self.problems.append(f"{key}: missing; must be {_integer_from(minimum)}")
             return default
-        value = self.mapping.get(key, default)
-        if type(value) is not int or (value < minimum and key in self.mapping) or value > 2**53:
-            self.wrong(key, value, f"an integer of at least {minimum}")
+        value = self.mapping[key]
+        if type(value) is not int or not minimum <= value <= INTEGER_MAX:
+            self.wrong(key, value, _integer_from(minimum))
             return default
         return value
 
@@ -304,7 +331,7 @@ class _Reader:
             if limit is not None
         ]
         fine = (
-            type(value) in (int, float)
+            (type(value) is float or (type(value) is int and abs(value) <= INTEGER_MAX))
             and value - value == 0  # finite
             and (minimum is None or value >= minimum)
             and (above is None or value > above)
@@ -339,14 +366,16 @@ class _Reader:
         for name, item in value.items():
             if type(item) not in (str, int, float, bool):
                 self.wrong(f"{key}.{name}", item, "a text, a number or a boolean")
+            elif type(item) is int and abs(item) > INTEGER_MAX:
+                self.wrong(f"{key}.{name}", item, "an integer between -2^53 and 2^53")
         return value
 
     def gather_period(self) -> int | Literal["auto"]:
         value = self.mapping.get("gather_period", 1)
         if value == "auto":
             return "auto"
-        if type(value) is not int or value < 1:
-            self.wrong("gather_period", value, 'an integer of at least 1, or "auto"')
+        if type(value) is not int or not 1 <= value <= INTEGER_MAX:
+            self.wrong("gather_period", value, f'{_integer_from(1)}, or "auto"')
             return 1
         return value
 
@@ -356,7 +385,7 @@ class _Reader:
             self.wrong("nodes", tables, "a list of tables: [[nodes]]")
             return []
         if not 1 <= len(tables) <= NODES_MAX:
-            self.wrong("nodes", f"{len(tables)} nodes", f"between 1 and {NODES_MAX}")
+            self.problems.append(f"nodes: found {len(tables)}; must be 1 to {NODES_MAX}")
             return []
         members = [self.member(index, table) for index, table in enumerate(tables)]
         found = [member for member in members if member is not None]

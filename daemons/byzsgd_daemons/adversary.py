@@ -112,7 +112,7 @@ async def lie(
     for liar in liars:
         if cluster.role(liar) not in (Role.SERVER, Role.WORKER):
             raise ConfigError(f"--as {liar}: no server or worker of {settings.cluster}")
-    initial = initial_model(settings.cluster, cluster, settings.state)
+    initial = initial_model(settings, cluster)
     servers_lie = any(cluster.role(liar) is Role.SERVER for liar in liars)
     workers_see = servers_lie or attack in (None, "mute", "nan", "random")
     coalition = Coalition(

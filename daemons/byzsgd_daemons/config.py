@@ -4,8 +4,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from byzsgd.cluster import Cluster, Member, Role, nearest, split_address
-from byzsgd.errors import ConfigError
+from byzsgd.aggregation import RULES
+from byzsgd.cluster import ADDRESS_PATTERN, Cluster, Member, Role, nearest, split_address
+from byzsgd.errors import ClusterError, ConfigError
 from byzsgd.transport import keys
 
 
@@ -21,6 +22,8 @@ class Settings:
     """Secret key, mode 0600; default ``keys/<id>.key`` beside the cluster file."""
     state: Path | None = None
     """Folder for checkpoints and what is computed once; None keeps nothing on disk."""
+    initial: Path | None = None
+    """theta_0, as ``byzsgd initial-model`` writes it; None builds it from the task."""
     bind: str | None = None
     """Address to listen on, where it is not the one in the cluster file: ``0.0.0.0`` for all."""
     http: str | None = None
@@ -60,12 +63,30 @@ def read_cluster(path: Path) -> Cluster:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text, so not a cluster file") from None
     try:
-        return Cluster.from_mapping(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        mapping = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # Its own error, or what int and datetime raise.
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    except ConfigError as error:
-        problems = getattr(error, "problems", (str(error),))
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems)) from None
+    try:
+        cluster = Cluster.from_mapping(mapping)
+        _check_rule(cluster)
+    except ClusterError as error:
+        raise ConfigError("\n".join(f"{path}: {each}" for each in error.problems)) from None
+    return cluster
+
+
+def _check_rule(cluster: Cluster) -> None:
+    """Refuse an aggregation rule that is unknown, or that needs a larger quorum.
+
+    Raises:
+        ClusterError: If so.
+    """
+    rule = RULES.get(cluster.rule)
+    if rule is None:
+        raise ClusterError([f"rule: {cluster.rule!r} is unknown; {nearest(cluster.rule, RULES)}"])
+    if problem := rule.check(cluster.worker_quorum, cluster.f_workers):
+        raise ClusterError(
+            [f"rule: {problem}, where n is worker_quorum and f is f_workers = {cluster.f_workers}"]
+        )
 
 
 def member(cluster: Cluster, settings: Settings, role: Role) -> Member:
@@ -105,12 +126,15 @@ def secret_key(node: Member, settings: Settings) -> str:
 
 
 def http_address(node: Member, settings: Settings) -> tuple[str, int] | None:
-    """Where this node answers HTTP, or None."""
+    """Where this node answers HTTP, or None.
+
+    Raises:
+        ConfigError: If that is no address.
+    """
     address = settings.http or node.http
     if not address:
         return None
-    try:
-        host, port = split_address(address)
-    except ValueError:
-        raise ConfigError(f"--http {address}: must be host:port") from None
+    host, port = split_address(address) if ADDRESS_PATTERN.fullmatch(address) else ("", 0)
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--http {address}: must be host:port with a port of 1 to 65535")
     return host, port

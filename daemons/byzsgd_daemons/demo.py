@@ -20,12 +20,10 @@ from byzsgd_daemons import fetch, init
 from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.local import Drill, Point, Training, free_addresses, train
 from byzsgd_daemons.show import screen
+from byzsgd_daemons.watch import times_refused
 
 STALL_SECONDS = 10.0
 """A vanilla cluster that makes no step for so long never will."""
-
-DIVERGED_LOSS = 1e6
-"""Above this, a training that stands still has overflowed: nobody waits for a message."""
 
 VANILLA_RULE = "average"
 
@@ -211,9 +209,11 @@ def table(result: Result) -> str:
 
 def _bad_end(training: Training) -> str:
     """Why a training never came to its last step, or nothing if it did."""
-    last = training.points[-1] if training.points else None
-    if training.stalled and last and last.loss is not None and last.loss > DIVERGED_LOSS:
-        return f"diverged: at step {last.step} the loss was {last.loss:.1g}, then it overflowed"
+    correct = [worker for worker in training.cluster.workers if worker not in training.lying]
+    refused = times_refused(training.found)
+    if training.stalled and training.points and any(worker in refused for worker in correct):
+        # Its correct workers' gradients are not finite any more, so none of them counts.
+        return f"diverged after step {training.points[-1].step}: no finite gradient is left"
     return training.stalled
 
 

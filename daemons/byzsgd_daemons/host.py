@@ -6,7 +6,9 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Protocol
 
 from byzsgd import checkpoint
@@ -87,6 +89,7 @@ class Host:
         self._stopped: asyncio.Future[None]
         self._told = ""
         self._saving = False
+        self._unsaved: SaveCheckpoint | None = None
 
     @property
     def transport(self) -> Transport:
@@ -121,6 +124,7 @@ class Host:
                 task.remove_done_callback(self._ended)
                 task.cancel()
             await asyncio.wait(tasks)
+            self._stopped.cancel()  # From here on nothing is met any more.
             transport.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -145,10 +149,16 @@ class Host:
     # Events and effects
 
     def _meet(self, event: Event) -> None:
+        self._guard(lambda: self._do(self.node.handle(event, self._loop.time())))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Do something unless the host has ended, and end it with whatever that raises."""
         if self._stopped.done():
             return
         try:
-            self._do(self.node.handle(event, self._loop.time()))
+            action()
+        except ByzsgdError as error:
+            self._end(error)
         except Exception as bug:  # noqa: BLE001 - the one place where a bug of ours is caught
             self._log.error("a bug: the last events were\n%s", "\n".join(self.node.trace.story()))
             self._end(bug)
@@ -163,13 +173,12 @@ class Host:
                 case Aggregate():
                     self._aggregate(effect)
                 case ComputeGradient():
-                    gradient = self._gradient
-                    assert gradient is not None, "only workers compute gradients"
+                    assert self._gradient is not None, "only workers compute gradients"
                     self._in_thread(
-                        lambda: compute_gradient(effect, gradient, time.perf_counter)  # noqa: B023
+                        partial(compute_gradient, effect, self._gradient, time.perf_counter)
                     )
-                case SaveCheckpoint(step, vector):
-                    self._save(step, vector)
+                case SaveCheckpoint():
+                    self._save(effect)
                 case Refuse(peer, step, reason):
                     self._log_refusal(peer, reason, f"step {step}")
                 case Stop(sentence):
@@ -177,22 +186,19 @@ class Host:
         self._arm()
 
     def _aggregate(self, effect: Aggregate) -> None:
+        work = partial(aggregate, effect, time.perf_counter)
         if len(effect.vectors) * len(effect.vectors[0]) <= INLINE_MAX:
             # Not at once: an event must not be handled inside another.
-            self._loop.call_soon(lambda: self._meet(aggregate(effect, time.perf_counter)))
+            self._loop.call_soon(self._guard, lambda: self._meet(work()))
         else:
-            self._in_thread(lambda: aggregate(effect, time.perf_counter))
+            self._in_thread(work)
 
     def _in_thread(self, work: Work) -> None:
         self._loop.run_in_executor(self._threads, work).add_done_callback(self._worked)
 
     def _worked(self, future: "asyncio.Future[Aggregated | GradientComputed]") -> None:
-        if future.cancelled() or self._stopped.done():
-            return
-        if error := future.exception():
-            self._end(error)
-        else:
-            self._meet(future.result())
+        if not future.cancelled():
+            self._guard(lambda: self._meet(future.result()))
 
     def _arm(self) -> None:
         """Set the timer to the node's deadline; one that is early looks again when it rings."""
@@ -210,22 +216,25 @@ class Host:
         else:
             self._arm()
 
-    def _save(self, step: int, vector: Vector) -> None:
-        if self._checkpoints is None or self._saving:
+    def _save(self, effect: SaveCheckpoint) -> None:
+        if self._checkpoints is None:
+            return
+        if self._saving:
+            self._unsaved = effect  # The disk is slow: of those that wait, the last will do.
             return
         self._saving = True
-        future = self._loop.run_in_executor(self._threads, self._write, step, vector)
-        future.add_done_callback(self._saved)
-
-    def _write(self, step: int, vector: Vector) -> None:
-        assert self._checkpoints is not None
         digest = checkpoint.digest_of(self.node.cluster)
-        checkpoint.save(self._checkpoints, step, vector, digest=digest)
+        write = partial(checkpoint.save, self._checkpoints, effect.step, effect.vector)
+        future = self._loop.run_in_executor(self._threads, partial(write, digest=digest))
+        future.add_done_callback(self._saved)
 
     def _saved(self, future: "asyncio.Future[None]") -> None:
         self._saving = False
         if not future.cancelled() and (error := future.exception()):
             self._log.error("checkpoint not saved, training goes on: %s", error)
+        effect, self._unsaved = self._unsaved, None
+        if effect and not self._stopped.done():
+            self._save(effect)
 
     # Watching
 
@@ -267,8 +276,11 @@ class Host:
             self._log.warning("stops at once")
             os._exit(1)
         self._log.info("stops: a signal asked for it")
-        # A thread in a long computation cannot be interrupted: the process ends without it.
-        self._loop.call_later(self._stop_seconds, os._exit, 0)
+        # A thread in a long computation cannot be interrupted, and Python waits for it even after
+        # the loop is gone: the process ends without it.
+        last_resort = Timer(self._stop_seconds, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
         self._end(None)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

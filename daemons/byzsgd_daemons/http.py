@@ -6,10 +6,16 @@ thread ever reads a state that is being changed, and /healthz fails when the loo
 
 import asyncio
 import json
+import logging
+import socket
+import sys
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NoAnswer
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from threading import Thread
 from typing import Any
 
@@ -21,7 +27,10 @@ ANSWER_SECONDS = 2.0
 """An event loop that takes longer to answer than this is not healthy."""
 
 REQUEST_SECONDS = 5.0
-"""A request that is not complete by then is dropped."""
+"""A connection that says nothing for so long is closed."""
+
+CLOSE_SECONDS = 0.1
+"""The longest time that closing takes: it keeps the event loop waiting."""
 
 Status = dict[str, Any]
 
@@ -40,7 +49,14 @@ class _Server(ThreadingHTTPServer):
         self.loop = loop
         self.status = status
         self.registry = registry
-        super().__init__(address, _Handler)
+        host, port = address
+        if host.startswith("["):
+            self.address_family = socket.AF_INET6
+        super().__init__((host.strip("[]"), port), _Handler)
+
+    def server_bind(self) -> None:
+        """Listen, without asking the name service for a name that nobody needs."""
+        TCPServer.server_bind(self)
 
     def on_loop(self, call: Callable[[], Any]) -> Any:
         """What a call returns that runs on the event loop; NoAnswer when that hangs."""
@@ -50,8 +66,10 @@ class _Server(ThreadingHTTPServer):
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(ANSWER_SECONDS)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A request that broke off is nobody's concern."""
+    def handle_error(self, *_request: object) -> None:
+        """A request that broke off is nobody's concern; all else is a bug of ours."""
+        if not isinstance(sys.exception(), OSError):
+            logging.getLogger("byzsgd").error("a bug: no answer over HTTP", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -62,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         try:
             status, kind, body = self._answer(self.path.partition("?")[0])
-        except NoAnswer:
+        except (NoAnswer, CancelledError):
             status, kind = HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8"
             body = f"the event loop did not answer within {ANSWER_SECONDS:g} s\n".encode()
         self.send_response(status)
@@ -115,7 +133,8 @@ class HttpServer:
                 f"http {address[0]}:{address[1]}: cannot listen: {error.strerror}; "
                 "give another address with --http, or stop what holds it"
             ) from None
-        Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=CLOSE_SECONDS)
+        Thread(target=serve, name="http", daemon=True).start()
 
     def close(self) -> None:
         """Stop answering."""

@@ -8,6 +8,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from safetensors.numpy import save_file
 
 from byzsgd import __version__
 from byzsgd.cluster import Cluster
-from byzsgd.errors import ByzsgdError, TaskError
+from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.tasks import load_task
 from byzsgd.tasks.smoothness import gather_period
-from byzsgd.vectors import Vector
+from byzsgd.vectors import Vector, is_vector
+from byzsgd_daemons.config import Settings
+
+DAMAGED = (SafetensorError, OSError, KeyError, ValueError)
+"""What reading a file raises that holds no initial model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +61,32 @@ def build(cluster: Cluster, folder: Path) -> Initial:
 
 def write(initial: Initial, path: Path) -> None:
     """Write an initial model to a file."""
-    metadata = {"gather_period": str(initial.gather_period)}
+    metadata = {
+        "gather_period": str(initial.gather_period),
+        "checksum": _checksum(initial),
+    }
     save_file({"vector": initial.vector}, path, metadata=metadata)
 
 
 def read(path: Path) -> Initial:
-    """Read an initial model from a file that ``write`` wrote."""
+    """Read an initial model from a file that ``write`` wrote.
+
+    Raises:
+        OSError, SafetensorError, KeyError, ValueError: If the file holds none, or a damaged one.
+    """
     with safe_open(path, framework="numpy") as file:
-        return Initial(file.get_tensor("vector"), int(file.metadata()["gather_period"]))
+        metadata = file.metadata() or {}
+        vector = file.get_tensor("vector")
+    initial = Initial(vector, int(metadata["gather_period"]))
+    if not is_vector(vector, vector.size) or metadata["checksum"] != _checksum(initial):
+        raise ValueError("it is damaged")
+    return initial
+
+
+def _checksum(initial: Initial) -> str:
+    digest = hashlib.blake2b(str(initial.gather_period).encode(), digest_size=16)
+    digest.update(initial.vector.data)
+    return digest.hexdigest()
 
 
 def cache_file(cluster: Cluster, folder: Path, state: Path) -> Path | None:
@@ -80,32 +103,55 @@ def cache_file(cluster: Cluster, folder: Path, state: Path) -> Path | None:
     return state / f"initial-{digest.hexdigest()}.safetensors"
 
 
-def initial_model(cluster_file: Path, cluster: Cluster, state: Path | None) -> Initial:
-    """Theta_0 and T without importing torch: from the state folder, or from another process.
+def initial_model(settings: Settings, cluster: Cluster) -> Initial:
+    """Theta_0 and T without importing torch: from a file, or from another process.
+
+    Args:
+        settings: Where theta_0 may lie, and the cluster file.
+        cluster: That file's content.
 
     Raises:
         TaskError: If the task cannot be used; the text is the other process's.
+        ConfigError: If a given file holds no initial model, or the state folder takes none.
     """
-    folder = cluster_file.resolve().parent
-    kept = None if state is None else cache_file(cluster, folder, state)
-    if kept is not None and kept.is_file():
+    if settings.initial is not None:
         try:
+            return read(settings.initial)
+        except DAMAGED as error:
+            raise ConfigError(
+                f"--initial {settings.initial}: holds no initial model: {error}"
+            ) from None
+    kept = settings.state and cache_file(cluster, settings.folder, settings.state)
+    if kept is not None and kept.is_file():
+        with suppress(*DAMAGED):
             return read(kept)
-        except (SafetensorError, OSError, KeyError, ValueError):
-            kept.unlink()  # Damaged: it is built again.
+    initial = _built_elsewhere(settings)
+    if kept is not None:
+        _keep(initial, kept)
+    return initial
+
+
+def _built_elsewhere(settings: Settings) -> Initial:
+    """What ``build`` returns in another process, which may import torch."""
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
         out = Path(scratch) / "initial.safetensors"
         command = [sys.executable, "-m", "byzsgd_daemons.cli", "initial-model"]
-        command += ["--cluster", str(cluster_file), "--out", str(out)]
+        command += ["--cluster", str(settings.cluster), "--out", str(out)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode == 2:
-            raise TaskError(done.stderr.strip().removeprefix("byzsgd: "))
+            # Libraries may have warned of this and that before.
+            lines = [line for line in done.stderr.splitlines() if line.startswith("byzsgd: ")]
+            raise TaskError("\n".join(line.removeprefix("byzsgd: ") for line in lines))
         if done.returncode:
             raise ByzsgdError(f"the initial model was not built: {done.stderr.strip()[-500:]}")
-        initial = read(out)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".partial")
-            write(initial, partial)
-            partial.replace(kept)
-        return initial
+        return read(out)
+
+
+def _keep(initial: Initial, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(initial, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"--state {path.parent}: cannot be written to: {error}") from None

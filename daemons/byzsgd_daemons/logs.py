@@ -48,7 +48,8 @@ class _ForPeople(logging.Formatter):
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         node = getattr(record, "node", record.name)
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return f"{time} {node:<4} {level}{record.getMessage()}"
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{time} {node:<4} {level}{record.getMessage()}{trace}"
 
 
 class _Json(logging.Formatter):

@@ -23,7 +23,7 @@ async def serve(settings: config.Settings) -> None:
     http = config.http_address(node, settings)
     for warning in cluster.warnings():
         log.warning("%s", warning)
-    initial = initial_model(settings.cluster, cluster, settings.state)
+    initial = initial_model(settings, cluster)
     step, vector = 0, initial.vector
     checkpoints = settings.state / "checkpoints" if settings.state else None
     if checkpoints:

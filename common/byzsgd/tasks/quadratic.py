@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from byzsgd.errors import TaskError
 from byzsgd.tasks.task import GradientSource, Share
-from byzsgd.vectors import Vector
+from byzsgd.vectors import Vector, distance
 
 
 def quadratic(d: int = 100, noise: float = 1.0) -> "Quadratic":
@@ -69,6 +69,5 @@ class _Source:
         chance = np.random.default_rng([self._share.seed, self._share.index, step])
         gradient = chance.standard_normal(len(vector), np.float32)
         gradient *= self._deviation
-        away = vector - self._target
-        gradient += away
-        return gradient, float(away @ away) / 2
+        gradient += vector - self._target
+        return gradient, distance(vector, self._target) ** 2 / 2

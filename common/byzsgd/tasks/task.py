@@ -223,7 +223,7 @@ class _Guarded:
     def initial(self, seed: int) -> Vector:
         with _blame(self._name):
             vector = self._task.initial(seed)
-            size = int(np.size(vector))
+            size = vector.size if isinstance(vector, np.ndarray) else 0
             if size == 0 or not is_vector(vector, size):
                 raise TaskError(
                     f"initial returned {_kind(vector)}; must be a flat array of float32"

@@ -1,0 +1,303 @@
+"""What Prometheus is shown of a server and of a worker, in the form that it wants."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import Metric as Family
+from prometheus_client.exposition import generate_latest
+
+from byzsgd.cluster import Cluster
+from byzsgd.messages import GatherModel, Gradient, Model, Reason
+from byzsgd.metrics import ALIVE_SECONDS, NodeCollector, quorum_margins
+from byzsgd.protocol import Node
+from byzsgd.protocol.progress import SECONDS_BOUNDS
+from byzsgd.transport import STRANGER, Statistics
+
+OF_NODES = {
+    "byzsgd_build_info": "gauge",
+    "byzsgd_node_step": "gauge",
+    "byzsgd_node_phase": "gauge",
+    "byzsgd_node_steps": "counter",
+    "byzsgd_node_pulls": "counter",
+    "byzsgd_node_event_loop_lag_seconds": "gauge",
+    "byzsgd_node_quorum_wait_seconds": "histogram",
+    "byzsgd_node_work_seconds": "histogram",
+    "byzsgd_node_quorum_margin": "gauge",
+    "byzsgd_node_refused": "counter",
+    "byzsgd_node_messages": "counter",
+    "byzsgd_node_message_bytes": "counter",
+    "byzsgd_node_dropped": "counter",
+    "byzsgd_node_connected_peers": "gauge",
+}
+OF_SERVERS = OF_NODES | {
+    "byzsgd_server_gathers": "counter",
+    "byzsgd_server_catch_ups": "counter",
+    "byzsgd_server_drift_max": "gauge",
+    "byzsgd_server_drift_median": "gauge",
+    "byzsgd_server_drift_ratio": "gauge",
+    "byzsgd_server_contraction_ratio": "gauge",
+    "byzsgd_server_variance_ratio": "gauge",
+    "byzsgd_server_left_out": "counter",
+}
+OF_WORKERS = OF_NODES | {
+    "byzsgd_worker_samples": "counter",
+    "byzsgd_worker_skipped_steps": "counter",
+    "byzsgd_worker_loss": "gauge",
+}
+
+STATISTICS = Statistics(
+    messages={("gradient", "received"): 5, ("model", "sent"): 2},
+    bytes={("gradient", "received"): 500, ("model", "sent"): 200},
+    dropped={("s2", "gather"): 3},
+    refused={("w4", Reason.NON_FINITE): 2, (STRANGER, Reason.STRANGER): 7},
+    throttled={},
+    last_seen={},
+    boot={},
+    connected=frozenset({"s2", "s3"}),
+)
+
+Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@dataclass
+class Watched:
+    """A node behind a collector."""
+
+    node: Node
+    now: float
+
+    def collector(self) -> NodeCollector:
+        return NodeCollector(self.node, lambda: STATISTICS, lambda: 0.25, lambda: self.now)
+
+    def families(self) -> list[Family]:
+        return list(self.collector().collect())
+
+    def value(self, name: str, **labels: str) -> float:
+        """The one sample of that name and those labels."""
+        [found] = [
+            sample.value
+            for family in self.families()
+            for sample in family.samples
+            if sample.name == name and sample.labels == labels
+        ]
+        return float(found)
+
+    def samples(self, name: str) -> dict[tuple[str, ...], float]:
+        """All samples of a name by the values of their labels."""
+        return {
+            tuple(sample.labels.values()): sample.value
+            for family in self.families()
+            for sample in family.samples
+            if sample.name == name
+        }
+
+
+@pytest.fixture
+def at_work(server: Any) -> Watched:
+    """A server that has updated and gathered once, and that refused what was wrong."""
+    s1 = server()
+    s1.waits(0.3)
+    for peer, value in (("w1", 1), ("w2", 1), ("w3", 7)):
+        s1.receives(peer, Gradient(0, np.float32([value])))
+    s1.works()
+    for peer, value in (("s2", -1), ("s3", -2), ("s4", -3)):
+        s1.receives(peer, GatherModel(1, np.float32([value])))
+    s1.works()
+    s1.receives("w1", Gradient(1, np.float32([2])), Gradient(1, np.float32([3])))
+    return Watched(s1.node, s1.now)
+
+
+@pytest.fixture
+def learning(worker: Any) -> Watched:
+    """A worker that computed two gradients, skipped steps in between, and had to pull."""
+    w1 = worker()
+    for step in (0, 5):
+        for peer in ("s1", "s2", "s3", "s4"):
+            w1.receives(peer, Model(step, np.float32([step])))
+        w1.works()
+        w1.works(gradient=1.0)
+    w1.waits(1.0)
+    return Watched(w1.node, w1.now)
+
+
+@pytest.fixture(params=["server", "worker", "new server", "new worker"])
+def watched(request: pytest.FixtureRequest) -> Watched:
+    """Each kind of node, at work and at its start."""
+    if request.param == "server":
+        return request.getfixturevalue("at_work")
+    if request.param == "worker":
+        return request.getfixturevalue("learning")
+    conversation = request.getfixturevalue(request.param.removeprefix("new "))()
+    return Watched(conversation.node, conversation.now)
+
+
+# All of them
+
+
+def test_a_server_shows_all_of_its_metrics(at_work: Watched) -> None:
+    """Each once, with its type."""
+    families = at_work.families()
+
+    assert {family.name: family.type for family in families} == OF_SERVERS
+    assert len(families) == len(OF_SERVERS)
+    assert all(family.samples for family in families)
+
+
+def test_a_worker_shows_all_of_its_metrics(learning: Watched) -> None:
+    """Each once, with its type."""
+    families = learning.families()
+
+    assert {family.name: family.type for family in families} == OF_WORKERS
+    assert len(families) == len(OF_WORKERS)
+
+
+def test_names_and_help_follow_prometheus_conventions(watched: Watched) -> None:
+    """Units at the end, seconds and bytes in full, a sentence of help, no NaN."""
+    for family in watched.families():
+        assert family.name.startswith(("byzsgd_node_", "byzsgd_server_", "byzsgd_worker_")) or (
+            family.name == "byzsgd_build_info"
+        )
+        assert family.documentation.endswith(".")
+        assert len(family.documentation) < 100
+        for sample in family.samples:
+            assert np.isfinite(sample.value)
+            assert (family.type == "counter") == sample.name.endswith("_total")
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="apt-get install prometheus to check with promtool"
+)
+def test_promtool_has_nothing_to_say(watched: Watched) -> None:
+    """Prometheus' own linter, on all that a daemon shows."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(watched.collector())
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=generate_latest(registry),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+
+    assert (checked.returncode, checked.stdout.decode()) == (0, "")
+
+
+# What they say
+
+
+def test_a_server_counts_what_it_did(at_work: Watched) -> None:
+    """Steps, gathers, the drift from its peers, and whom the rule left out."""
+    assert at_work.value("byzsgd_node_step") == 1
+    assert at_work.value("byzsgd_node_steps_total") == 1
+    assert at_work.value("byzsgd_server_gathers_total") == 1
+    assert at_work.value("byzsgd_server_catch_ups_total") == 0
+    assert at_work.value("byzsgd_node_phase", phase="scatter") == 1
+    assert at_work.samples("byzsgd_node_phase") == {("scatter",): 1}
+    # The own model was -1, the peers' -1, -2 and -3, and their median is -1.5.
+    assert at_work.value("byzsgd_server_drift_max") == 2
+    assert at_work.value("byzsgd_server_drift_median") == 1
+    assert at_work.value("byzsgd_server_drift_ratio") == pytest.approx(2 / 1.5)
+    assert at_work.value("byzsgd_server_contraction_ratio") == 0.5
+    assert at_work.samples("byzsgd_server_left_out_total") == {("w3",): 1}
+
+
+def test_a_worker_counts_what_it_did(learning: Watched) -> None:
+    """Gradients, examples, steps passed over, pulls and the last loss."""
+    assert learning.value("byzsgd_node_step") == 5
+    assert learning.value("byzsgd_node_steps_total") == 2
+    assert learning.value("byzsgd_worker_samples_total") == 2 * learning.node.cluster.batch_size
+    assert learning.value("byzsgd_worker_skipped_steps_total") == 4
+    assert learning.value("byzsgd_worker_loss") == 0
+    assert learning.value("byzsgd_node_pulls_total") == 5
+    assert learning.samples("byzsgd_node_work_seconds_count") == {
+        ("coordinate_median",): 2,
+        ("gradient",): 2,
+    }
+
+
+def test_refusals_of_node_and_transport_are_added_up(at_work: Watched) -> None:
+    """By peer and reason: a closed set, for strangers have one name together."""
+    assert at_work.samples("byzsgd_node_refused_total") == {
+        ("stranger", "stranger"): 7,
+        ("w1", "equivocation"): 1,
+        ("w4", "non-finite"): 2,
+    }
+
+
+def test_the_transports_counters_are_shown(at_work: Watched) -> None:
+    """Messages and bytes by kind and direction, what was dropped, and the connections."""
+    assert at_work.samples("byzsgd_node_messages_total") == {
+        ("gradient", "received"): 5,
+        ("model", "sent"): 2,
+    }
+    assert at_work.samples("byzsgd_node_message_bytes_total") == {
+        ("gradient", "received"): 500,
+        ("model", "sent"): 200,
+    }
+    assert at_work.samples("byzsgd_node_dropped_total") == {("s2", "gather"): 3}
+    assert at_work.value("byzsgd_node_connected_peers") == 2
+    assert at_work.value("byzsgd_node_event_loop_lag_seconds") == 0.25
+
+
+def test_a_wait_falls_into_its_bucket(at_work: Watched) -> None:
+    """0.3 s for the gradients and none for the gather: buckets are cumulative, the last is all."""
+    buckets = at_work.samples("byzsgd_node_quorum_wait_seconds_bucket")
+
+    assert [float(bound) for (bound,) in buckets] == [*map(float, SECONDS_BOUNDS), float("inf")]
+    assert [buckets[bound,] for bound in ("0.001", "0.25", "0.5", "60.0", "+Inf")] == [
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]
+    assert at_work.value("byzsgd_node_quorum_wait_seconds_count") == 2
+    assert at_work.value("byzsgd_node_quorum_wait_seconds_sum") == pytest.approx(0.3)
+
+
+def test_the_margin_counts_who_was_heard_of_lately(at_work: Watched) -> None:
+    """Alive peers beyond the quorum; the server itself is one of the servers."""
+    assert quorum_margins(at_work.node, at_work.now) == {"servers": 0, "workers": 0}
+    assert quorum_margins(at_work.node, at_work.now + ALIVE_SECONDS) == {"servers": 0, "workers": 0}
+
+    later = at_work.now + ALIVE_SECONDS + 0.1
+    assert quorum_margins(at_work.node, later) == {"servers": -3, "workers": -3}
+    at_work.now = later
+    assert at_work.samples("byzsgd_node_quorum_margin") == {("servers",): -3, ("workers",): -3}
+
+
+def test_a_worker_has_a_margin_of_servers_alone(learning: Watched) -> None:
+    """It waits for nobody else."""
+    assert quorum_margins(learning.node, learning.now) == {"servers": 0}
+
+
+def test_a_scrape_changes_nothing(watched: Watched) -> None:
+    """Two in a row say the same: a collector reads."""
+    registry = CollectorRegistry()
+    registry.register(watched.collector())
+
+    assert generate_latest(registry) == generate_latest(registry)
+
+
+def test_the_number_of_series_is_bounded(server: Any, cluster: Callable[..., Cluster]) -> None:
+    """Whoever sends whatever: labels come from the cluster file and from enums."""
+    s1 = server()
+
+    def series() -> Iterator[Any]:
+        for family in Watched(s1.node, s1.now).families():
+            yield from family.samples
+
+    everybody = [*s1.node.cluster.servers, *s1.node.cluster.workers, "op"]
+    for step in range(30):
+        for peer in everybody:
+            s1.receives(peer, Gradient(step, np.float32([step])), Model(step, np.float32([1])))
+    peers = len(s1.node.cluster.nodes) + 1
+    assert len(list(series())) < 100 + peers * len(Reason)
