@@ -1,0 +1,43 @@
+# make demo: two trainings under attack, side by side. make check test: what every change must pass.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# torch for the CPU: from the folder PIP_FIND_LINKS, if you have one, or else from PyTorch's index.
+# For an NVIDIA GPU: make install TORCH_FROM=
+TORCH_FROM ?= $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
+UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $(BIN)/python
+ENGINE ?= $(or $(shell command -v podman),docker)
+
+.PHONY: help install demo test check image clean
+
+help:  ## say what can be made
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## the project and all it needs, into .venv
+
+demo: install  ## byzsgd and a plain parameter server under the same attack, side by side
+	$(BIN)/byzsgd demo --out run/demo
+
+test: install  ## all tests
+	$(BIN)/pytest
+
+check: install  ## style, types, and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+image:  ## one container image for every daemon
+	$(ENGINE) build --tag byzsgd .
+
+clean:  ## remove what the others have made
+	rm -rf .venv run dist build .*_cache .hypothesis
+
+.venv/installed: pyproject.toml requirements.lock torch.lock
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit("byzsgd needs Python 3.11 or newer, and $(PYTHON) is " + v + ": make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv==0.13.9
+	$(UV) --require-hashes -r requirements.lock
+	$(UV) --index-strategy unsafe-best-match $(TORCH_FROM) -r torch.lock
+	$(UV) --no-deps -e .
+	@touch $@

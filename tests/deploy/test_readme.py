@@ -1,0 +1,104 @@
+"""What the documents promise exists: metrics, commands, flags, files."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from byzsgd.cluster import Cluster
+from byzsgd.messages import Reason
+from byzsgd.metrics import NodeCollector
+from byzsgd.protocol import Node, ParameterServer, Worker
+from byzsgd.transport import Statistics
+from byzsgd_daemons import cli
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+METRIC_ROW = re.compile(r"^\| `(byzsgd_\w+)` \| (\w+) \|", re.MULTILINE)
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:sudo )?(?:\S*/)?byzsgd ([a-z-]+)(.*)$", re.MULTILINE)
+INLINE_COMMAND = re.compile(r"`(?:\S*/)?byzsgd ([a-z][a-z-]*)([^`]*)`")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+STATISTICS = Statistics(
+    messages={("model", "sent"): 1},
+    bytes={("model", "sent"): 4},
+    dropped={("w0", "model"): 1},
+    refused={("w0", Reason.NON_FINITE): 1},
+    throttled={"w0": 1},
+    last_seen={"w0": 0.0},
+    boot={"w0": bytes(8)},
+    connected=frozenset({"s1"}),
+)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    servers = [
+        {"id": f"s{i}", "role": "server", "address": f"127.0.0.1:{7000 + 2 * i}"} for i in range(5)
+    ]
+    workers = [{"id": f"w{i}", "role": "worker"} for i in range(4)]
+    mapping = {"f_servers": 1, "f_workers": 1, "task": "quadratic", "nodes": servers + workers}
+    return Cluster.from_mapping(mapping, keys=False)
+
+
+def exposed(node: Node) -> dict[str, str]:
+    """The names that a scrape of a node shows to PromQL, and their types."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0))
+    suffix = {"counter": "_total"}
+    return {metric.name + suffix.get(metric.type, ""): metric.type for metric in registry.collect()}
+
+
+def nodes(cluster: Cluster) -> list[Node]:
+    """A server and a worker that have something to say in every metric."""
+    server = ParameterServer("s0", cluster, np.ones(2, np.float32))
+    server.progress.variance_ratio = 0.5
+    worker = Worker("w0", cluster)
+    worker.progress.loss = 1.0
+    return [server, worker]
+
+
+def commands(text: str) -> set[tuple[str, str]]:
+    """Every command line of a document: the command, and the words after it."""
+    lines = "".join(FENCE.findall(text)).replace("\\\n", " ")
+    inline = FENCE.sub("", text).replace("\n", " ")
+    return {*COMMAND.findall(lines), *INLINE_COMMAND.findall(inline)}
+
+
+def test_readme_lists_every_metric_and_no_other(cluster: Cluster) -> None:
+    """README's table of metrics is what a server and a worker expose, names and types."""
+    promised = METRIC_ROW.findall(README.read_text())
+    found: dict[str, str] = {}
+    for node in nodes(cluster):
+        found |= exposed(node)
+
+    assert len(promised) == len(dict(promised))
+    assert dict(promised) == found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documented_commands_and_flags_exist(
+    document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every `byzsgd COMMAND --flag` of a document is one that byzsgd takes."""
+    for command, words in sorted(commands(document.read_text())):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, "--help"])
+        usage = capsys.readouterr().out
+        flags = re.findall(r"(?<=\s)--[a-z][a-z-]*", words)
+
+        assert end.value.code == 0, f"byzsgd {command}"
+        assert [flag for flag in flags if flag not in usage] == [], f"byzsgd {command}{words}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    """A link to a file of this project leads to a file of this project."""
+    links = LINK.findall(FENCE.sub("", document.read_text()))
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
