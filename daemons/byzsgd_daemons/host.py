@@ -12,7 +12,7 @@ from threading import Timer
 from typing import Protocol
 
 from byzsgd import checkpoint
-from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.messages import Message, Reason
 from byzsgd.protocol import (
     Aggregate,
@@ -85,9 +85,12 @@ class Host:
         self._refusals = Limiter(time.monotonic, 1.0)
         # Two threads: the work of an overtaken step must not keep the next one waiting.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="work")
+        # One: a checkpoint at a time, and none that waits for heavy work.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._timer: asyncio.TimerHandle | None = None
         self._stopped: asyncio.Future[None]
         self._told = ""
+        self._told_done = False
         self._saving = False
         self._unsaved: SaveCheckpoint | None = None
 
@@ -119,6 +122,7 @@ class Host:
         try:
             self._do(self.node.start(loop.time()))
             await self._stopped
+            await self._save_at_the_end()
         finally:
             for task in tasks:
                 task.remove_done_callback(self._ended)
@@ -127,6 +131,7 @@ class Host:
             self._stopped.cancel()  # From here on nothing is met any more.
             transport.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self._disk.shutdown(wait=False)
 
     # What the transport calls
 
@@ -157,6 +162,9 @@ class Host:
             return
         try:
             action()
+        except TaskError as error:
+            # It has run before: a restart may help, which the exit status of wrong files forbids.
+            self._end(ByzsgdError(str(error)))
         except ByzsgdError as error:
             self._end(error)
         except Exception as bug:  # noqa: BLE001 - the one place where a bug of ours is caught
@@ -223,10 +231,24 @@ class Host:
             self._unsaved = effect  # The disk is slow: of those that wait, the last will do.
             return
         self._saving = True
+        self._write(effect).add_done_callback(self._saved)
+
+    def _write(self, effect: SaveCheckpoint) -> "asyncio.Future[None]":
+        """Write a checkpoint in a thread of its own."""
+        assert self._checkpoints is not None
         digest = checkpoint.digest_of(self.node.cluster)
         write = partial(checkpoint.save, self._checkpoints, effect.step, effect.vector)
-        future = self._loop.run_in_executor(self._threads, partial(write, digest=digest))
-        future.add_done_callback(self._saved)
+        return self._loop.run_in_executor(self._disk, partial(write, digest=digest))
+
+    async def _save_at_the_end(self) -> None:
+        """Save what the node would lose; a disk that refuses does not hold up the end."""
+        effect = self.node.checkpoint()
+        if self._checkpoints is None or effect is None:
+            return
+        try:
+            await self._write(effect)
+        except ByzsgdError as error:
+            self._log.error("checkpoint not saved: %s", error)
 
     def _saved(self, future: "asyncio.Future[None]") -> None:
         self._saving = False
@@ -244,7 +266,15 @@ class Host:
             await asyncio.sleep(WATCH_SECONDS)
             now = self._loop.time()
             self.lag_seconds = max(now - before - WATCH_SECONDS, 0.0)
+            self._tell_done()
             self._tell_waiting(now)
+
+    def _tell_done(self) -> None:
+        """Say that the last step is reached, when that changes."""
+        if self.node.done and not self._told_done:
+            step = self.node.step
+            self._log.info("training is done at step %d", step, extra={"step": step})
+        self._told_done = self.node.done
 
     def _tell_waiting(self, now: float) -> None:
         """Say whom the node waits for, when that lasts and when it changes."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from byzsgd.errors import ConfigError
+from byzsgd.transport import TransportError
 
 ANSWER_SECONDS = 2.0
 """An event loop that takes longer to answer than this is not healthy."""
@@ -124,12 +124,12 @@ class HttpServer:
             registry: What /metrics shows.
 
         Raises:
-            ConfigError: If the address cannot be listened on.
+            TransportError: If the address cannot be listened on.
         """
         try:
             self._server = _Server(address, asyncio.get_running_loop(), status, registry)
         except OSError as error:
-            raise ConfigError(
+            raise TransportError(
                 f"http {address[0]}:{address[1]}: cannot listen: {error.strerror}; "
                 "give another address with --http, or stop what holds it"
             ) from None

@@ -1,5 +1,6 @@
 """A node's state as /status tells it."""
 
+from math import isfinite
 from typing import Any
 
 from byzsgd import __version__
@@ -66,7 +67,9 @@ def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
             "variance_ratio": progress.variance_ratio,
         }
     else:
-        status |= {"loss": progress.loss, "skipped": progress.skipped}
+        # JSON knows no NaN and no infinity.
+        loss = progress.loss if progress.loss is not None and isfinite(progress.loss) else None
+        status |= {"loss": loss, "skipped": progress.skipped}
     return status
 
 
@@ -88,7 +91,8 @@ def _peer(node: Node, peer: str, role: Role, statistics: Statistics, now: float)
     }
     return {
         "role": role.value,
-        "connected": peer in statistics.connected,
+        # Who dials knows; who is dialled has only heard of its peers.
+        "connected": peer in statistics.connected if role is Role.SERVER else None,
         "last_seen_seconds": None if seen is None else round(now - seen, 3),
         "refused": refused,
         "differs_in": list(node.differing.get(peer, ())),

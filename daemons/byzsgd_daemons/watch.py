@@ -3,9 +3,11 @@
 import asyncio
 import http.client
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from rich.markup import escape
 from rich.table import Table
 
 from byzsgd.cluster import Cluster, Member, Role, split_address
@@ -15,6 +17,9 @@ ANSWER_SECONDS = 3.0
 
 LONG_SECONDS = 3.0
 """A wait that is worth a word."""
+
+JUST_SEEN = re.compile(r" \(last seen \d s ago\)")
+"""Of a peer that was heard of within ten seconds: not worth a place in a table."""
 
 STATUS_BYTES_MAX = 1 << 20
 """Of an answer: a cluster of a thousand nodes fits."""
@@ -68,7 +73,7 @@ def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str
         grid.add_row(
             node.id,
             _text(found.get(node.id, {}).get("step")),
-            "[red]lies[/red]" if node.id in lying else sentence(found.get(node.id)),
+            "[red]lies[/red]" if node.id in lying else escape(brief(found.get(node.id))),
             _number(found.get(node.id, {}).get("loss")),
             _number(_median_drift(found.get(node.id, {}))),
             f"{left_out[node.id]:.0%}" if node.id in left_out else "",
@@ -82,6 +87,11 @@ def sentence(found: Status | None) -> str:
     if found is None:
         return "has no http address in the cluster file"
     return _text(found.get("error") or found.get("sentence"))
+
+
+def brief(found: Status | None) -> str:
+    """What a node does, without when it last heard of each peer that it has just heard of."""
+    return JUST_SEEN.sub("", sentence(found))
 
 
 def waits_long(found: Status) -> bool:

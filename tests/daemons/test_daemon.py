@@ -15,6 +15,7 @@ import pytest
 
 from byzsgd.errors import ConfigError
 from byzsgd.protocol import Stop
+from byzsgd.transport import TransportError
 from byzsgd_daemons import daemon
 from byzsgd_daemons import host as host_module
 from byzsgd_daemons import http as http_module
@@ -113,7 +114,7 @@ def test_a_taken_address_ends_a_daemon_before_it_begins(puppet: Any, wire: Any) 
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             address = taken.getsockname()
-            with pytest.raises(ConfigError, match=rf"^http 127\.0\.0\.1:{address[1]}: "):
+            with pytest.raises(TransportError, match=rf"^http 127\.0\.0\.1:{address[1]}: "):
                 await daemon.run(Host(puppet()), transport, address)
         assert transport.calls == []
 

@@ -627,7 +627,7 @@ def test_a_bug_in_an_aggregation_ends_the_host(
 def test_a_task_that_fails_is_no_bug_of_ours(
     run: Any, puppet: Any, wire: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its error comes out of run as it is, and no story is told."""
+    """Its text comes out of run, for a restart to try again, and no story is told."""
 
     def gradient(vector: Any, step: int) -> Any:
         raise TaskError("task x: ValueError")
@@ -637,9 +637,10 @@ def test_a_task_that_fails_is_no_bug_of_ours(
         node.first = [ComputeGradient(0, ONE, None, 0.9)]
         with (
             hosted(Host(node, gradient=gradient), wire()) as task,
-            pytest.raises(TaskError, match=r"^task x: ValueError$"),
+            pytest.raises(ByzsgdError, match=r"^task x: ValueError$") as error,
         ):
             await task
+        assert error.value.exit_status == 1
 
     run(main)
     assert messages(caplog, logging.ERROR) == []

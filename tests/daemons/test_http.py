@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from byzsgd.errors import ConfigError
+from byzsgd.transport import TransportError
 from byzsgd_daemons import http as module
 from byzsgd_daemons.http import HttpServer
 
@@ -226,14 +226,14 @@ def test_a_bug_in_an_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_address_that_is_taken_is_named_with_the_remedy() -> None:
-    """As a ConfigError: one line for the operator."""
+    """As a TransportError: one line for the operator."""
 
     async def main() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            with pytest.raises(ConfigError) as error:
+            with pytest.raises(TransportError) as error:
                 HttpServer(("127.0.0.1", port), lambda: STATUS, registry())
         assert str(error.value) == (
             f"http 127.0.0.1:{port}: cannot listen: Address already in use; give another address "
@@ -248,7 +248,7 @@ def test_an_address_of_another_machine_is_named(host: str) -> None:
     """What the system says of it, without a traceback."""
 
     async def main() -> None:
-        with pytest.raises(ConfigError, match=r"^http .*: cannot listen: \w"):
+        with pytest.raises(TransportError, match=r"^http .*: cannot listen: \w"):
             HttpServer((host, 1), lambda: STATUS, registry())
 
     run(main)

@@ -63,6 +63,14 @@ def test_a_new_worker_tells_where_it_stands(worker: Any, told: Any) -> None:
     assert "drift" not in status
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_none(worker: Any, told: Any, loss: float) -> None:
+    """JSON knows neither NaN nor infinity."""
+    w1 = worker()
+    w1.node.progress.loss = loss
+    assert json.dumps(told(w1)["loss"], allow_nan=False) == "null"
+
+
 def test_a_node_at_work_waits_for_nobody(server: Any, told: Any) -> None:
     """And the sentence is its phase."""
     s1 = server()
@@ -89,7 +97,7 @@ def test_peers_are_all_others_of_the_cluster(server: Any, told: Any) -> None:
     assert list(peers) == [*s1.node.cluster.servers[1:], *s1.node.cluster.workers, "op"]
     assert peers["w1"] == {
         "role": "worker",
-        "connected": False,
+        "connected": None,
         "last_seen_seconds": 2.0,
         "refused": {"equivocation": 1},
         "differs_in": [],

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from byzsgd.cluster import Cluster
-from byzsgd_daemons import init, watch
+from byzsgd.cluster import Cluster, Role
+from byzsgd_daemons import init, initial, watch
 from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.local import Daemons, free_addresses
 
@@ -34,13 +34,16 @@ class Rig:
     file: Path
     cluster: Cluster
     daemons: Daemons
+    theta_0: Path
 
     async def start(self, *identities: str, more: tuple[str, ...] = ()) -> None:
         """Start the daemons of some nodes."""
         for identity in identities:
             role = self.cluster.role(identity)
             assert role is not None
-            await self.daemons.start(role.value, identity, *more)
+            # Built once, and not by every server in a process of its own.
+            theta_0 = ("--initial", str(self.theta_0)) if role is Role.SERVER else ()
+            await self.daemons.start(role.value, identity, *theta_0, *more)
 
     async def start_all(self, *more: str) -> None:
         """Start every server and worker."""
@@ -97,8 +100,10 @@ async def _running(folder: Path, **plan: Any) -> AsyncIterator[Rig]:
     chosen = init.Plan(**{"task": "digits", **plan})
     file = init.create(folder, chosen, free_addresses(chosen))
     cluster = read_cluster(file)
+    theta_0 = folder / "initial.safetensors"
+    initial.write(initial.build(cluster, folder), theta_0)
     async with Daemons(file, cluster, folder / "logs") as daemons:
-        yield Rig(file, cluster, daemons)
+        yield Rig(file, cluster, daemons, theta_0)
 
 
 @pytest.fixture

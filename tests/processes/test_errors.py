@@ -172,7 +172,7 @@ def test_a_port_in_use(byzsgd, cluster_file, port: int, what: str) -> None:
         taken.bind(("127.0.0.1", port))
         taken.listen()
         ran = byzsgd("server", "--cluster", cluster_file, "--id", "s0")
-    assert ran.status in (1, 2)
+    assert ran.status == 1, "a restart may find it free"
     last = ran.errors.splitlines()[-1]
     assert last.startswith("byzsgd: ")
     assert what in last
@@ -199,15 +199,14 @@ def test_a_node_with_another_cluster_file_is_named_with_the_keys_that_differ(run
             last = log.splitlines()[-1]
             assert last.startswith("byzsgd: this node's cluster file differs from that of s")
             assert "in: seed; give every node the same file" in last
-            told = await rig.wait_for("s0", _names_the_difference)
-            assert told["peers"]["w0"]["refused"].get("other-cluster", 0) >= 1
+            # It had heard of two servers, of which one is correct: these two name it as well.
+            told = [await rig.status(server) for server in rig.cluster.servers]
+            naming = [status for status in told if status["peers"]["w0"]["differs_in"] == ["seed"]]
+            assert len(naming) >= 2
+            assert all(s["peers"]["w0"]["refused"]["other-cluster"] >= 1 for s in naming)
             await rig.wait_for_step(await rig.step("s0") + 10, "s0")
 
     asyncio.run(main())
-
-
-def _names_the_difference(status) -> bool:
-    return status["peers"]["w0"]["differs_in"] == ["seed"]
 
 
 def test_a_cluster_is_never_overwritten(byzsgd, cluster_file) -> None:

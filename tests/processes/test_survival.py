@@ -35,24 +35,26 @@ def test_a_killed_server_and_a_killed_worker_catch_up(running, left_running) -> 
     assert not left_running()
 
 
-def test_a_server_resumes_from_its_checkpoint(running, tmp_path) -> None:
-    """All servers are killed and started again: training goes on at a checkpoint, not at 0."""
+@pytest.mark.parametrize(("number", "period"), [(signal.SIGKILL, "10"), (signal.SIGTERM, "9999")])
+def test_a_server_resumes_from_its_checkpoint(running, tmp_path, number, period) -> None:
+    """Killed, it goes on from the last checkpoint; asked to stop, from where it stood."""
 
     async def main() -> None:
         async with running(steps=0, servers=2, workers=1) as rig:
-            servers, period = rig.cluster.servers, ("--checkpoint-period", "10")
+            servers = rig.cluster.servers
             for server in servers:
                 folder = ("--state", str(tmp_path / server))
-                await rig.start(server, more=(*folder, *period))
+                await rig.start(server, more=(*folder, "--checkpoint-period", period))
             await rig.start("w0")
             await rig.wait_for_step(25, *servers)
             for server in servers:
-                rig.daemons.process(server).kill()
+                rig.daemons.process(server).send_signal(number)
+            for server in servers:
                 await rig.daemons.process(server).wait()
 
             for server in servers:
                 folder = ("--state", str(tmp_path / server))
-                await rig.start(server, more=(*folder, *period))
+                await rig.start(server, more=(*folder, "--checkpoint-period", period))
 
             for server in servers:
                 status = await rig.wait_for(server, lambda status: status["step"] >= 30)

@@ -11,7 +11,7 @@ from math import inf
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import Hello, Message, Pull, Reason
-from byzsgd.protocol.effects import Effect, Refuse, Send, Stop
+from byzsgd.protocol.effects import Effect, Refuse, SaveCheckpoint, Send, Stop
 from byzsgd.protocol.events import (
     Aggregated,
     DeadlinePassed,
@@ -134,6 +134,10 @@ class Node(ABC):
         missing = waiting.need - waiting.have
         what = f"{waiting.need} {waiting.what} of step {waiting.step}"
         return f"waits for {missing} of {what}: {lacking}"
+
+    def checkpoint(self) -> SaveCheckpoint | None:
+        """What to put on disk before the process ends; None where nothing is worth keeping."""
+        return None
 
     def validate(self) -> None:
         """Assert the invariants that hold between any two events."""

@@ -113,6 +113,10 @@ class ParameterServer(Node):
         lacking = votes.lacking(self.step)
         return Waiting(what, self.step, votes.votes(self.step), need, lacking, self._waiting_since)
 
+    def checkpoint(self) -> SaveCheckpoint:
+        """The model that was scattered last."""
+        return SaveCheckpoint(self.model_step, self.vector)
+
     def validate(self) -> None:
         """Assert the invariants that hold between any two events."""
         super().validate()
