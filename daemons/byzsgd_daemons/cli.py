@@ -1,7 +1,6 @@
-"""byzsgd: one entry point, whose words are those of the documentation.
+"""The command line: one entry point, whose words are those of the documentation.
 
-Exit status: 0 done, 1 failed, 2 wrong files or words. Sub-commands are imported when called, so
-that a server starts without the learning libraries.
+Sub-commands are imported when called, so that a server starts without the learning libraries.
 """
 
 import argparse
@@ -22,6 +21,9 @@ from byzsgd_daemons.config import Settings, read_cluster
 if TYPE_CHECKING:
     from byzsgd_daemons.init import Plan
     from byzsgd_daemons.local import Drill
+
+DESCRIPTION = """Distributed training that stays correct while a third of the servers and of the
+workers lie. Exit status: 0 done, 1 failed, 2 wrong files or words."""
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -56,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="byzsgd", description=__doc__, allow_abbrev=False)
+    parser = _Parser(prog="byzsgd", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"byzsgd {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -349,6 +351,13 @@ def _local(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons.show import screen
 
     drill, plan = _drill(arguments), _plan_here(arguments)
+    if arguments.cluster and plan != init.Plan():
+        raise ConfigError(
+            f"--cluster {arguments.cluster}: says all that a cluster needs; leave out "
+            + ", ".join(
+                f"--{f.name.replace('_', '-')}" for f in fields(plan) if f.name in arguments
+            )
+        )
     os.environ.update(local.ONE_THREAD)
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
         file = arguments.cluster or init.create(Path(scratch), plan, local.free_addresses(plan))

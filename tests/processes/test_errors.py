@@ -92,6 +92,12 @@ def test_wrong_words(byzsgd, words, hint) -> None:
     assert "Traceback" not in ran.errors
 
 
+def test_flags_that_a_cluster_file_overrules(byzsgd, cluster_file) -> None:
+    """They are not silently ignored."""
+    line = one_line(byzsgd("local", "--cluster", cluster_file, "--steps", "9", "--seed", "2"))
+    assert line.endswith("says all that a cluster needs; leave out --steps, --seed")
+
+
 def test_an_identity_that_is_not_in_the_cluster_file(byzsgd, cluster_file) -> None:
     """The nearest of its role is named; a node of another role is told so."""
     line = one_line(byzsgd("server", "--cluster", cluster_file, "--id", "s9"))
