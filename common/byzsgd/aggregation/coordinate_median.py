@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from byzsgd.aggregation import jit
 from byzsgd.aggregation.network import Network, median_network
 from byzsgd.aggregation.rule import (
     Rule,
@@ -49,7 +50,9 @@ def coordinate_median(vectors: Vectors, f: int, *, out: Vector | None = None) ->
     """
     rows = checked_rows(vectors, f, check)
     result = result_vector(rows, out)
-    _run(median_network(len(rows)), rows, result)
+    network = median_network(len(rows))
+    if not jit.run(network, rows, result):
+        _run(network, rows, result)
     return result
 
 
@@ -59,7 +62,7 @@ def check(n: int, f: int) -> str | None:
 
 
 def _run(network: Network, rows: Sequence[Vector], result: Vector) -> None:
-    """Run a network on all coordinates, chunk by chunk."""
+    """Run a network on all coordinates, chunk by chunk: what ``jit.run`` does, in plain NumPy."""
     width = min(CHUNK, len(result))
     scratch = np.empty((network.registers - len(rows) + 1, width), np.float32)
     for low in range(0, len(result), width):
