@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("worker", _worker, "Run a worker.")
     _node_arguments(sub)
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    _device_argument(sub)
 
     sub = add("adversary", _adversary, "Play Byzantine nodes, for drills only.")
     _cluster_argument(sub)
@@ -103,12 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cluster", type=Path, metavar="FILE", help="default: a new one, of flags")
     _plan_arguments(sub)
     _drill_arguments(sub)
+    _device_argument(sub)
     sub.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the daemons' logs here")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
 
     sub = add("demo", _demo, "Train with byzsgd and then with a vanilla server, under attack.")
     _plan_arguments(sub)
     _drill_arguments(sub, attack="sign-flip", server_attack="equivocate")
+    _device_argument(sub)
     sub.add_argument("--out", type=Path, default=Path("byzsgd-demo"), metavar="FOLDER",
                      help="plot, table and model come here (default: byzsgd-demo)")  # fmt: skip
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -137,6 +139,10 @@ def _parser() -> argparse.ArgumentParser:
 def _cluster_argument(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--cluster", type=Path, default=Path("cluster.toml"), metavar="FILE",
                      help="default: cluster.toml")  # fmt: skip
+
+
+def _device_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
 
 def _initial_argument(sub: argparse.ArgumentParser) -> None:
@@ -364,7 +370,9 @@ def _local(arguments: argparse.Namespace) -> int:
         cluster = read_cluster(file)
         logs = arguments.logs or Path(scratch) / "logs"
         with screen(f"{init.scaled(cluster)}; {demo.under(drill)}", Console()) as view:
-            training = asyncio.run(local.train(file, drill, view, logs=logs))
+            training = asyncio.run(
+                local.train(file, drill, view, logs=logs, device=arguments.device)
+            )
     if arguments.json:
         arguments.json.write_text(json.dumps(demo.figures(training), indent=1) + "\n")
     return 0
@@ -381,7 +389,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     os.environ.update(local.ONE_THREAD)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
-        result = demo.run(plan, drill, console, scratch=Path(scratch))
+        result = demo.run(plan, drill, console, scratch=Path(scratch), device=arguments.device)
     written = demo.write(result, arguments.out)
     if arguments.json:
         demo.write_json(result, arguments.json)

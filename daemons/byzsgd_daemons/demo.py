@@ -69,7 +69,9 @@ def figures(training: Training) -> dict[str, Any]:
     }
 
 
-def run(plan: init.Plan, drill: Drill, console: Console, *, scratch: Path) -> Result:
+def run(
+    plan: init.Plan, drill: Drill, console: Console, *, scratch: Path, device: str = "cpu"
+) -> Result:
     """Train twice and show both.
 
     Args:
@@ -77,6 +79,7 @@ def run(plan: init.Plan, drill: Drill, console: Console, *, scratch: Path) -> Re
         drill: Who lies, and how.
         console: Where to show it.
         scratch: Folder for cluster files, keys and logs.
+        device: Where workers compute.
 
     Raises:
         ByzsgdError: If the plan cannot be run.
@@ -90,7 +93,9 @@ def run(plan: init.Plan, drill: Drill, console: Console, *, scratch: Path) -> Re
         server_attack=None,
     )
     with screen(f"byzsgd: {init.scaled(cluster)}; {under(drill)}", console) as view:
-        byzsgd = asyncio.run(train(file, drill, view, logs=scratch / "byzsgd" / "logs"))
+        byzsgd = asyncio.run(
+            train(file, drill, view, logs=scratch / "byzsgd" / "logs", device=device)
+        )
     trusting = replace(plan, servers=1, f_servers=0, f_workers=0, rule=VANILLA_RULE)
     file = init.create(scratch / "vanilla", trusting, free_addresses(trusting))
     title = f"vanilla: one trusted server that averages all {plan.workers} workers; "
@@ -101,6 +106,7 @@ def run(plan: init.Plan, drill: Drill, console: Console, *, scratch: Path) -> Re
                 attacked,
                 view,
                 logs=scratch / "vanilla" / "logs",
+                device=device,
                 stall_seconds=STALL_SECONDS,
             )
         )

@@ -186,6 +186,7 @@ async def train(
     view: View,
     *,
     logs: Path,
+    device: str = "cpu",
     stall_seconds: float = float("inf"),
 ) -> Training:
     """Run a cluster on this machine until its last step, or until cancelled.
@@ -195,6 +196,7 @@ async def train(
         drill: Who lies.
         view: Shows how it goes.
         logs: Folder for a log of each daemon.
+        device: Where workers compute: ``cpu``, ``cuda``, ``mps``.
         stall_seconds: Without a step for so long, the training is given up.
 
     Raises:
@@ -208,7 +210,7 @@ async def train(
     async with Daemons(cluster_file, cluster, logs) as daemons:
         for worker in cluster.workers:
             if worker not in training.lying:
-                await daemons.start("worker", worker)
+                await daemons.start("worker", worker, "--device", device)
         task, first = await asyncio.to_thread(_load, cluster, settings.folder)
         theta_0 = logs / "initial.safetensors"
         initial.write(first, theta_0)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from byzsgd.attacks.attack import WORKERS, View
+from byzsgd.attacks.attack import WORKERS, View, moved
 from byzsgd.cluster import Role
-from byzsgd.vectors import Vector
+from byzsgd.vectors import Vector, is_finite
 
 Z_MAX = 16.0
 """Above this, no rule worth the name selects a lie of ``AlieAdaptive``."""
@@ -37,7 +38,7 @@ class Alie:
     def forge(self, view: View, receiver: str) -> Vector:
         """``mean - z * deviation``."""
         del receiver
-        return _shifted(view.mean(), _deviation(view, self.ddof), self.z)
+        return moved(view.mean(), _deviation(view, self.ddof), -self.z)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,31 +56,27 @@ class AlieAdaptive:
         """``mean - z * deviation`` with that z."""
         del receiver
         mean, deviation = view.mean(), _deviation(view, 0)
-        correct = list(view.vectors[: max(view.quorum - view.f, 0)])
+        liars = min(view.count, view.quorum)
+        correct = list(view.vectors[: view.quorum - liars])
 
         def passes(z: float) -> bool:
-            rows = [_shifted(mean, deviation, z)] * view.f + correct
-            chosen = view.selects(rows, view.f)
-            return set(range(view.f)) <= set(chosen)
+            lie = moved(mean, deviation, -z)
+            if not is_finite(lie):
+                return False
+            return set(range(liars)) <= set(view.selects([lie] * liars + correct, view.f))
 
         low, high = 0.0, Z_MAX
-        if len(correct) + view.f <= 2 * view.f or passes(high):
-            return _shifted(mean, deviation, high)
+        if liars + len(correct) <= 2 * view.f or passes(high):
+            return moved(mean, deviation, -high)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if passes(middle) else (low, middle)
-        return _shifted(mean, deviation, low)
+        return moved(mean, deviation, -low)
 
 
 def _deviation(view: View, ddof: float) -> Vector:
     """Standard deviation of each coordinate; zero where a single vector was seen."""
     if len(view.vectors) <= ddof:
         return np.zeros_like(view.vectors[0])
-    deviation: Vector = np.std(view.vectors, axis=0, dtype=np.float32, ddof=ddof)
-    return deviation
-
-
-def _shifted(mean: Vector, deviation: Vector, z: float) -> Vector:
-    shifted = np.multiply(deviation, np.float32(-z))
-    shifted += mean
-    return shifted
+    wide: NDArray[np.float64] = np.std(view.vectors, axis=0, dtype=np.float64, ddof=ddof)
+    return wide.astype(np.float32)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
@@ -23,16 +24,16 @@ class View:
     the step before, where the lie has to be there before they speak."""
     first: tuple[Vector, ...]
     """The same of the first step that anybody saw."""
-    n: int
-    """How many nodes of that role there are, the liars among them."""
     f: int
-    """How many of them lie."""
+    """How many nodes of that role may lie, as the receivers believe."""
+    count: int
+    """How many of them really lie."""
     quorum: int
-    """How many of their messages a receiver waits for."""
+    """How many messages of that role a receiver waits for."""
     receivers: tuple[str, ...]
     """The identities that are lied to, sorted by role and then by identity."""
-    rng: np.random.Generator
-    """The liars' dice; the same for every receiver of a step."""
+    seed: tuple[int, ...]
+    """Of the liars' dice, another one for each step: all receivers of a step see equal throws."""
     selects: Callable[[Sequence[Vector], int], tuple[int, ...]]
     """The rows that minimum-diameter averaging selects of vectors with at most f liars."""
 
@@ -43,7 +44,15 @@ class View:
 
 def mean(vectors: Sequence[Vector]) -> Vector:
     """Mean of vectors, ``(d,)`` float32, newly allocated."""
-    result: Vector = np.mean(vectors, axis=0, dtype=np.float32)
+    wide: NDArray[np.float64] = np.mean(vectors, axis=0, dtype=np.float64)
+    return wide.astype(np.float32)
+
+
+def moved(start: Vector | float, direction: Vector, factor: float) -> Vector:
+    """``start + factor * direction``, ``(d,)`` float32, newly allocated; overflow is infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Vector = np.multiply(direction, np.float32(factor))
+        result += start
     return result
 
 

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from byzsgd.attacks.attack import WORKERS, View
+from byzsgd.attacks.attack import WORKERS, View, moved
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
@@ -27,4 +25,4 @@ class Empire:
     def forge(self, view: View, receiver: str) -> Vector:
         """``-eps`` times the mean."""
         del receiver
-        return np.multiply(view.mean(), np.float32(-self.eps))
+        return moved(0, view.mean(), -self.eps)

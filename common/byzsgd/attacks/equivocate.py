@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from byzsgd.attacks.attack import SERVERS, View
+from byzsgd.attacks.attack import SERVERS, View, moved
 from byzsgd.attacks.noise import noise
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
@@ -28,7 +26,4 @@ class Equivocate:
     def forge(self, view: View, receiver: str) -> Vector:
         """``mean + noise`` for receivers of even place, ``mean - noise`` for the others."""
         sign = 1 if view.receivers.index(receiver) % 2 == 0 else -1
-        lie = noise(view, self.scale)
-        lie *= np.float32(sign)
-        lie += view.mean()
-        return lie
+        return moved(view.mean(), noise(view, self.scale), sign)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from byzsgd.attacks.attack import BOTH, View
+from byzsgd.attacks.attack import BOTH, View, moved
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector, norm
 
@@ -29,6 +29,5 @@ class Random:
 def noise(view: View, scale: float) -> Vector:
     """Normal noise of a step, ``scale`` times as long as the mean, ``(d,)`` float32."""
     mean = view.mean()
-    vector = view.rng.standard_normal(len(mean), np.float32)
-    vector *= np.float32(scale * norm(mean) / (norm(vector) or 1.0))
-    return vector
+    vector = np.random.default_rng(view.seed).standard_normal(len(mean), np.float32)
+    return moved(0, vector, scale * norm(mean) / (norm(vector) or 1.0))

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from byzsgd.attacks.attack import BOTH, View
+from byzsgd.attacks.attack import BOTH, View, moved
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
@@ -30,4 +28,4 @@ class SignFlip:
     def forge(self, view: View, receiver: str) -> Vector:
         """``-scale`` times the mean."""
         del receiver
-        return np.multiply(view.mean(), np.float32(-self.scale))
+        return moved(0, view.mean(), -self.scale)

@@ -44,6 +44,11 @@ class CatchUp:
             return -1
         return self._reached([step for step, _ in self._models.values()])
 
+    def others(self) -> int:
+        """The newest step surely reached by peers that are still where their models are, or -1."""
+        there = [step for peer, (step, _) in self._models.items() if self._steps[peer] == step]
+        return self._reached(there) if len(there) >= self._needed else -1
+
     def votes(self) -> dict[str, Vector]:
         """The models to take M of, besides the own one: those of the ``needed`` newest."""
         newest = sorted(self._models, key=lambda peer: (-self._models[peer][0], peer))

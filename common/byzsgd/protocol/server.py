@@ -29,6 +29,9 @@ from byzsgd.protocol.schedule import Gathers, learning_rate
 from byzsgd.protocol.window import WINDOW_STEPS, Window
 from byzsgd.vectors import Vector
 
+GO_BACK_AFTER = 3
+"""Pulls in vain after which a server goes back to where its peers wait."""
+
 
 class Phase(StrEnum):
     """What a server is doing."""
@@ -317,17 +320,31 @@ class ParameterServer(Node):
         waits_in_vain = self._asked > 0 and self.deadline < inf
         return missed_a_gather or waits_in_vain
 
+    def _stranded(self, step: int) -> bool:
+        """Whether to go back to the earlier step where the others wait.
+
+        After a restart of the whole cluster at most f_ps servers may have the newest checkpoint:
+        too few for the others to follow, and too many to be missing where the others are.
+        """
+        waits_long = self._asked >= GO_BACK_AFTER and self.deadline < inf
+        return waits_long and 0 <= step < self.model_step
+
     def _keep_up(self, now: float) -> None:
+        rumour = self._catch_up.rumour()
         if self._behind(self._catch_up.target()):
             self._adopt(self._catch_up.target())
-        elif self._behind(self._catch_up.rumour()) and (
+        elif self._stranded(self._catch_up.others()):
+            self._vote = None
+            self._models = Window(self.cluster.servers, WINDOW_STEPS)
+            self._adopt(self._catch_up.others())
+        elif (self._behind(rumour) or self._stranded(rumour)) and (
             now - self._asked_for_models >= self.pull_after
         ):
             self._asked_for_models = now
             self._pull(self._others, 0)
 
     def _adopt(self, step: int) -> None:
-        """Take M of the peers' last models and the own one, to go on at a later step."""
+        """Take M of the peers' last models and the own one, to go on at another step."""
         votes = self._catch_up.votes() | {self.identity: self.vector}
         identities = tuple(sorted(votes))
         self._phase = Phase.CATCH_UP

@@ -7,8 +7,6 @@ as soon as they know the current one.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from byzsgd.aggregation import mda_subset
 from byzsgd.attacks import Attack, View
 from byzsgd.cluster import Cluster, Role
@@ -36,7 +34,9 @@ class _Seen:
         self._steps: dict[int, dict[str, Vector]] = {}
 
     def note(self, identity: str, step: int, vector: Vector) -> int:
-        """Remember a vector; how many of its step are known now."""
+        """Remember a vector; how many of its step are known now, 0 if that is too long ago."""
+        if step <= self.newest - STEPS_KEPT:
+            return 0
         votes = self._steps.setdefault(step, {})
         votes.setdefault(identity, vector)
         self.newest = max(self.newest, step)
@@ -77,9 +77,11 @@ class Coalition:
         """
         period = cluster.gather_period if gather_period is None else gather_period
         assert isinstance(period, int)
+        self.liars = tuple(sorted(liars))
+        """The identities of all liars."""
         self._cluster = cluster
-        self._workers = tuple(liar for liar in liars if cluster.role(liar) is Role.WORKER)
-        self._servers = tuple(liar for liar in liars if cluster.role(liar) is Role.SERVER)
+        self._workers = tuple(w for w in cluster.workers if w in liars)
+        self._servers = tuple(s for s in cluster.servers if s in liars)
         self._correct_workers = tuple(w for w in cluster.workers if w not in liars)
         self._correct_servers = tuple(s for s in cluster.servers if s not in liars)
         self._worker_attack, self._server_attack = worker_attack, server_attack
@@ -88,18 +90,25 @@ class Coalition:
         self._gradients, self._models = _Seen(), _Seen()
         self._forged_gradients = self._forged_models = -1
         self._lies: dict[str, Vector | None] = {}
+        self._gradient_lies: dict[int, dict[str, Vector | None]] = {}
         self._digests = cluster.digests()
 
     def handle(self, liar: str, event: Event) -> list[Order]:
         """What the liars do about something that one of them met."""
         match event:
             case PeerConnected(peer):
-                return [(liar, Send((peer,), Hello(0, self._digests)))]
+                # What was published before is lost: asking for it shows where the server stands.
+                said: list[Message] = [Hello(0, self._digests)]
+                if liar in self._workers:
+                    said.append(Pull(max(self._models.newest, 0)))
+                return [(liar, Send((peer,), message)) for message in said]
             case Received(peer, Hello(reply=False)):
                 hello = Hello(max(self._models.newest, 0), self._digests, reply=True)
                 return [(liar, Send((peer,), hello))]
             case Received(peer, Pull(step)) if liar in self._servers:
                 return self._answer(liar, peer, step)
+            case Received(peer, Pull(step)) if liar in self._workers:
+                return self._repeat(liar, peer, step)
             case Received(peer, message):
                 return self.overhear(peer, message)
         return []
@@ -134,7 +143,8 @@ class Coalition:
         for step in range(max(self._forged_gradients + 1, seen), seen + 2):
             self._forged_gradients = step
             view = self._view(Role.WORKER, step, rows, self._gradients.first)
-            lies = _forge(self._worker_attack, view)
+            lies = self._gradient_lies[step] = _forge(self._worker_attack, view)
+            self._gradient_lies.pop(step - STEPS_KEPT, None)
             orders += [
                 (worker, Send((server,), Gradient(step, lie)))
                 for server, lie in lies.items()
@@ -142,6 +152,11 @@ class Coalition:
                 for worker in self._workers
             ]
         return orders
+
+    def _repeat(self, liar: str, server: str, step: int) -> list[Order]:
+        """Say a lie again that was lost, as a worker that is asked does."""
+        lie = self._gradient_lies.get(step, {}).get(server)
+        return [] if lie is None else [(liar, Send((server,), Gradient(step, lie)))]
 
     def _forge_models(self, seen: int) -> list[Order]:
         rows = self._models.rows(seen)
@@ -178,13 +193,13 @@ class Coalition:
             step=step,
             vectors=rows,
             first=first,
-            n=cluster.n_workers if workers else cluster.n_servers,
-            f=len(self._workers if workers else self._servers),
+            f=cluster.f_workers if workers else cluster.f_servers,
+            count=len(self._workers if workers else self._servers),
             quorum=cluster.worker_quorum if workers else cluster.server_quorum,
             receivers=self._correct_servers
             if workers
             else self._correct_workers + self._correct_servers,
-            rng=np.random.default_rng([cluster.seed, step, workers]),
+            seed=(cluster.seed, step, int(workers)),
             selects=mda_subset,
         )
 

@@ -7,12 +7,13 @@ of the node that broke it.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
 import numpy as np
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import WireError
-from byzsgd.messages import GatherModel, Gradient, Message, Model
+from byzsgd.messages import Message
 from byzsgd.protocol import (
     Aggregate,
     ComputeGradient,
@@ -33,11 +34,15 @@ from byzsgd.protocol import (
 from byzsgd.protocol.work import aggregate, compute_gradient
 from byzsgd.simulation.adversary import Coalition
 from byzsgd.simulation.network import CALM, Faults, Network, Timeline
+from byzsgd.simulation.promises import VECTOR_MESSAGES, Promises, digest_of
 from byzsgd.tasks import Share, Task
 from byzsgd.vectors import Vector
 from byzsgd.wire import decode, encode
 
 BOOT = bytes(8)
+
+CONNECTING = (0.0, 0.02)
+"""Seconds until a connection is made."""
 
 
 class Simulation:
@@ -51,7 +56,6 @@ class Simulation:
         seed: int,
         faults: Faults = CALM,
         liars: Coalition | None = None,
-        lying: Iterable[str] = (),
         liars_first: bool = True,
         checkpoint_period: int = 0,
     ) -> None:
@@ -62,8 +66,7 @@ class Simulation:
             task: What to learn.
             seed: Decides every delay, loss and crash.
             faults: What network and machines do.
-            liars: The coalition that plays the nodes in ``lying``.
-            lying: Identities of the Byzantine nodes.
+            liars: The coalition that plays the Byzantine nodes; None where all are correct.
             liars_first: Whether Byzantine messages arrive before all others.
             checkpoint_period: Steps between two checkpoints of a server; 0 for none.
         """
@@ -78,7 +81,8 @@ class Simulation:
         self._rng = np.random.default_rng(seed)
         self._network = Network(self.timeline, faults, self._rng)
         self._faults = faults
-        self._liars, self._lying = liars, frozenset(lying)
+        self._liars = liars
+        self._lying = liars.liars if liars else ()
         self._liars_first = liars_first
         self._checkpoint_period = checkpoint_period
         self._theta_0 = task.initial(cluster.seed)
@@ -90,10 +94,11 @@ class Simulation:
             for index, worker in enumerate(cluster.workers)
         }
         self._lives: Counter[str] = Counter()
-        self._sent: dict[tuple[str, str, int], set[bytes]] = {}
-        self._contracted: dict[object, bytes] = {}
+        self._down: set[str] = set()
+        self._alarms: dict[str, tuple[int, float]] = {}
+        self._promises = Promises(cluster, self._lying)
         self.nodes: dict[str, Node] = {}
-        """The correct nodes by identity."""
+        """The correct nodes by identity; one that is down is as it was when it went down."""
         for identity in (*cluster.servers, *cluster.workers):
             if identity not in self._lying:
                 self._boot(identity)
@@ -107,17 +112,15 @@ class Simulation:
         """The correct servers by identity."""
         return {i: node for i, node in self.nodes.items() if isinstance(node, ParameterServer)}
 
-    def run(self, *, events_max: int = 2_000_000) -> None:
+    def run(self, *, seconds: float = 3600.0) -> None:
         """Let things happen until every correct server has reached the last step.
 
         Raises:
-            AssertionError: If a promise is broken, or if ``events_max`` events did not suffice.
+            AssertionError: If a promise is broken, or if so much virtual time did not suffice.
         """
-        for _ in range(events_max):
-            if all(server.done for server in self.servers.values()):
-                return
-            assert self.timeline.advance(), "nothing is left to happen: " + self._standstill()
-        raise AssertionError(f"no end after {events_max} events: " + self._standstill())
+        servers = list(self.servers)
+        ended = self.run_until(lambda: all(self.nodes[s].done for s in servers), seconds=seconds)
+        assert ended, f"no end after {seconds:g} s: {self._standstill()}"
 
     def run_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
         """Let things happen until a condition holds; False if virtual time ran out before."""
@@ -135,15 +138,24 @@ class Simulation:
         """Kill a node now; it starts again after ``down`` seconds, from its checkpoint."""
         self.crashes += 1
         self._lives[identity] += 1
+        self._down.add(identity)
         life = self._lives[identity]
-        self.timeline.at(
-            self.timeline.now + down,
-            lambda: self._boot(identity) if self._lives[identity] == life else None,
-        )
+
+        def restart() -> None:
+            if self._lives[identity] != life:
+                return  # Killed once more while it was down.
+            self._boot(identity)
+            if self.cluster.role(identity) is Role.SERVER:
+                for peer in (*self.nodes, *self._lying):
+                    if peer != identity:
+                        self._later(peer, PeerConnected(identity), CONNECTING)
+
+        self.timeline.at(self.timeline.now + down, restart)
 
     # Nodes
 
     def _boot(self, identity: str) -> None:
+        """Start a node; a server from its last checkpoint, if it has one."""
         node: Node
         if self.cluster.role(identity) is Role.SERVER:
             step, vector = self._checkpoints.get(identity, (0, self._theta_0))
@@ -154,30 +166,39 @@ class Simulation:
                 step=step,
                 checkpoint_period=self._checkpoint_period,
             )
+            self._promises.starts(identity, step, vector)
         else:
             node = Worker(identity, self.cluster)
+            self._promises.starts(identity)
         self.nodes[identity] = node
+        self._down.discard(identity)
         self._perform(identity, node.start(self.timeline.now))
         self._connect(identity)
-        if isinstance(node, ParameterServer):
-            for peer in (*self.nodes, *self._lying):
-                if peer != identity:
-                    self._later(peer, PeerConnected(identity))
 
     def _connect(self, identity: str) -> None:
+        """Connect a node to every server, as all nodes do when they start."""
         for server in self.cluster.servers:
             if server != identity:
-                self._later(identity, PeerConnected(server))
+                self._later(identity, PeerConnected(server), CONNECTING)
 
-    def _later(
-        self, identity: str, event: Event, within: tuple[float, float] = (0.0, 0.02)
-    ) -> None:
+    def _later(self, identity: str, event: Event, within: tuple[float, float]) -> None:
         """Hand an event to a node soon, if it lives the same life then."""
         when = self.timeline.now + self._rng.uniform(*within)
         self.timeline.at(when, self._delivery(identity, event))
 
+    def _delivery(self, identity: str, event: Event, digest: bytes = b"") -> Callable[[], None]:
+        """Hands an event to a node, if it is up then and still lives the life it lives now."""
+        life = self._lives[identity]
+
+        def deliver() -> None:
+            if self._lives[identity] == life and identity not in self._down:
+                if isinstance(event, Received) and digest:
+                    self._promises.told(identity, event.peer, event.message, digest)
+                self._meet(identity, event)
+
+        return deliver
+
     def _meet(self, identity: str, event: Event) -> None:
-        now = self.timeline.now
         if identity in self._lying:
             if self._liars:
                 for liar, effect in self._liars.handle(identity, event):
@@ -185,29 +206,37 @@ class Simulation:
             return
         node = self.nodes[identity]
         try:
-            effects = node.handle(event, now)
+            effects = node.handle(event, self.timeline.now)
             node.validate()
             self._perform(identity, effects)
         except AssertionError as broken:
             story = "\n".join(node.trace.story()[-20:])
-            raise AssertionError(f"{identity} at {now:.3f}: {broken}\n{story}") from broken
+            where = f"{identity} at {self.timeline.now:.3f}"
+            raise AssertionError(f"{where}: {broken}\n{story}") from broken
 
     def _alarm(self, identity: str) -> None:
-        """Hand in the deadline once the clock gets there; a deadline that moved is set anew."""
-        node, life, deadline = self.nodes[identity], self._lives[identity], 0.0
-        deadline = node.deadline
-        if deadline == float("inf"):
+        """Hand in the deadline once the clock gets there, unless it has moved by then."""
+        node = self.nodes[identity]
+        alarm = (self._lives[identity], node.deadline)
+        if node.deadline == inf or self._alarms.get(identity) == alarm:
             return
+        self._alarms[identity] = alarm
 
         def ring() -> None:
-            if self._lives[identity] == life and node.deadline == deadline:
+            if (self._lives[identity], node.deadline) == alarm:
                 self._meet(identity, DeadlinePassed())
 
-        self.timeline.at(deadline, ring)
+        self.timeline.at(node.deadline, ring)
 
     def _plan_crash(self) -> None:
         def crash() -> None:
-            up = [i for i in sorted(self.nodes) if not getattr(self.nodes[i], "done", False)]
+            if self.timeline.now > self._faults.crash_until:
+                return
+            up = [
+                identity
+                for identity, node in sorted(self.nodes.items())
+                if not node.done and identity not in self._down
+            ]
             if up:
                 self.crash(up[self._rng.integers(len(up))], self._rng.uniform(*self._faults.down))
             self._plan_crash()
@@ -224,13 +253,11 @@ class Simulation:
                 case Publish(message):
                     self._carry(identity, self.cluster.workers, message)
                 case Aggregate():
-                    self._check_votes(identity, effect)
                     result = aggregate(effect)
-                    self._check_result(effect, result.vector)
+                    self._promises.aggregated(identity, effect, result.vector)
                     self._later(identity, result, self._faults.work)
-                case ComputeGradient(step=step):
+                case ComputeGradient():
                     computed = compute_gradient(effect, self._sources[identity].gradient)
-                    assert computed.step == step
                     self._later(identity, computed, self._faults.work)
                 case SaveCheckpoint(step, vector):
                     self._checkpoints[identity] = (step, vector)
@@ -250,66 +277,15 @@ class Simulation:
                 raise AssertionError(f"{sender} sent no message: {broken}") from broken
             self.drops[broken.reason] += 1
             return
-        if isinstance(message, Model | GatherModel | Gradient):
-            key = (sender, type(message).__name__, message.step)
-            self._sent.setdefault(key, set()).add(message.vector.tobytes())
-        if not lies and self._liars:
-            for liar, effect in self._liars.overhear(sender, message):
+        digest = digest_of(message.vector) if isinstance(message, VECTOR_MESSAGES) else b""
+        if not lies:
+            self._promises.said(sender, message, digest)
+            for liar, effect in self._liars.overhear(sender, message) if self._liars else ():
                 self._perform(liar, [effect])
         event = Received(sender, message)
         for peer in peers:
-            self._network.carry(self._delivery(peer, event), at_once=lies and self._liars_first)
-
-    def _delivery(self, peer: str, event: Event) -> Callable[[], None]:
-        """Hands an event to a peer, if it still lives the life it lives now."""
-        life = self._lives[peer]
-
-        def deliver() -> None:
-            if self._lives[peer] == life:
-                self._meet(peer, event)
-
-        return deliver
-
-    # Promises
-
-    def _check_votes(self, identity: str, effect: Aggregate) -> None:
-        """No invalid, double or foreign vote counts."""
-        who = effect.identities
-        assert len(set(who)) == len(who) == len(effect.vectors), f"double vote: {who}"
-        assert tuple(sorted(who)) == who, f"votes out of order: {who}"
-        update = effect.model is not None
-        role, kinds = (
-            (Role.WORKER, ["Gradient"]) if update else (Role.SERVER, ["Model", "GatherModel"])
-        )
-        quorum = self.cluster.worker_quorum if update else self.cluster.server_quorum
-        assert len(who) == quorum, f"{len(who)} votes, not {quorum}"
-        catches_up = not update and effect.own is None and identity in self.cluster.servers
-        for voter, vector in zip(who, effect.vectors, strict=True):
-            assert self.cluster.role(voter) is role, f"foreign vote of {voter}"
-            assert bool(np.isfinite(vector).all()), f"invalid vote of {voter}"
-            if catches_up or voter == identity:
-                continue
-            said = [self._sent.get((voter, kind, effect.step), set()) for kind in kinds]
-            assert any(vector.tobytes() in s for s in said), f"{voter} never said that"
-
-    def _check_result(self, effect: Aggregate, result: Vector) -> None:
-        """Medians of models lie within the correct ones, and equal quorums agree bit for bit."""
-        if effect.model is None:
-            correct = [
-                vector
-                for voter, vector in zip(effect.identities, effect.vectors, strict=True)
-                if voter not in self._lying
-            ]
-            assert bool((np.min(correct, axis=0) <= result).all()), "below every correct model"
-            assert bool((result <= np.max(correct, axis=0)).all()), "above every correct model"
-        inputs = (
-            effect.step,
-            effect.identities,
-            tuple(hash(vector.tobytes()) for vector in effect.vectors),
-            None if effect.model is None else hash(effect.model.tobytes()),
-        )
-        known = self._contracted.setdefault(inputs, result.tobytes())
-        assert known == result.tobytes(), "equal quorums, different results"
+            deliver = self._delivery(peer, event, digest)
+            self._network.carry(deliver, at_once=lies and self._liars_first)
 
     def _standstill(self) -> str:
         now = self.timeline.now

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -16,12 +17,15 @@ class Faults:
     straggle: float = 0.0
     """Probability that a message takes ``straggle_factor`` times as long."""
     straggle_factor: float = 50.0
+    """How much longer a message travels that is held up."""
     loss: float = 0.0
     """Probability that a message is lost."""
     duplication: float = 0.0
     """Probability that a message arrives twice."""
     crash_every: float = 0.0
     """Mean seconds between two crashes of some correct node; 0 for none."""
+    crash_until: float = inf
+    """Seconds after which nothing crashes any more."""
     down: tuple[float, float] = (0.05, 2.0)
     """Seconds that a crashed node stays away."""
     work: tuple[float, float] = (0.0005, 0.003)

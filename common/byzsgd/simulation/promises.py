@@ -1,0 +1,146 @@
+"""What no correct node may ever do, checked whenever one speaks or aggregates.
+
+Nothing here knows how a node keeps its promises: it looks at what nodes were told, what they say
+and what they compute.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from byzsgd.cluster import Cluster
+from byzsgd.messages import GatherModel, Gradient, Message, Model
+from byzsgd.protocol import Aggregate
+from byzsgd.vectors import Vector
+
+VECTOR_MESSAGES = (Model, GatherModel, Gradient)
+"""The messages that carry a vector."""
+
+Votes = list[tuple[str, bytes]]
+"""Who voted, sorted, and the digest of each vote."""
+
+
+def digest_of(vector: Vector) -> bytes:
+    """Bytes that stand for a vector: equal for equal bits."""
+    return hashlib.sha256(vector.data).digest()
+
+
+class Promises:
+    """What the correct nodes of a cluster were told; it raises once a promise is broken."""
+
+    def __init__(self, cluster: Cluster, liars: Collection[str]) -> None:
+        self._cluster = cluster
+        self._servers, self._workers = cluster.servers, cluster.workers
+        self._liars = liars
+        self._told: dict[str, dict[tuple[str, type[Message], int], list[bytes]]] = {}
+        self._restarts = False
+        self._medians: dict[str, dict[int, bytes]] = {}
+        self._results: dict[tuple[object, ...], bytes] = {}
+        self._reached = 0
+
+    def starts(self, identity: str, step: int = 0, vector: Vector | None = None) -> None:
+        """A correct node starts, or starts again and has forgotten all; a server with a model."""
+        self._restarts |= identity in self._told
+        self._told[identity] = {}
+        if vector is not None:
+            self._medians[identity] = {step: digest_of(vector)}
+
+    def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
+        """A node is told a vector."""
+        if identity in self._told:
+            key = (sender, type(message), message.step)
+            known = self._told[identity].setdefault(key, [])
+            if digest not in known:
+                known.append(digest)
+
+    def said(self, identity: str, message: Message, digest: bytes) -> None:
+        """A correct node speaks.
+
+        Raises:
+            AssertionError: If a server scatters the model of a gather step, and no median is it.
+        """
+        if digest:
+            self.told(identity, identity, message, digest)
+        if identity in self._servers:
+            self._reached = max(self._reached, message.step)
+            if isinstance(message, Model) and self._is_gather(message.step):
+                median = self._medians[identity].get(message.step)
+                assert digest == median, f"no gather before step {message.step}"
+
+    def aggregated(self, identity: str, effect: Aggregate, result: Vector) -> None:
+        """A correct node aggregates votes.
+
+        Raises:
+            AssertionError: If the votes are no quorum of what the node was told, one vote an
+                identity; if a median of models lies outside the correct ones in any coordinate;
+                if two nodes compute different vectors from equal votes.
+        """
+        votes = self._checked_votes(effect)
+        model = None
+        if effect.model is not None:
+            model = digest_of(effect.model)
+            scattered = self._told[identity].get((identity, Model, effect.step), [])
+            assert model in scattered, f"the model of step {effect.step} was another one"
+            self._check_told(identity, votes, Gradient, effect.step)
+        elif effect.own is not None:
+            assert self._is_gather(effect.step), f"no gather belongs to step {effect.step}"
+            assert identity == effect.own, f"a gather of {effect.own}"
+            assert identity in effect.identities, "a gather without the own model"
+            self._check_told(identity, votes, GatherModel, effect.step)
+        elif identity in self._workers:
+            self._check_told(identity, votes, Model, effect.step)
+        else:
+            self._check_catch_up(identity, votes, effect.step)
+        digest = digest_of(result)
+        if effect.model is None:
+            self._check_range(effect, result)
+            self._medians.setdefault(identity, {})[effect.step] = digest
+        key = (effect.rule, effect.step, model, frozenset(votes))
+        assert self._results.setdefault(key, digest) == digest, "equal votes, different results"
+
+    def _is_gather(self, step: int) -> bool:
+        """Whether the servers gather before they scatter the model of a step."""
+        period = self._cluster.gather_period
+        assert isinstance(period, int)
+        return step > 0 and step % period == 0 and self._cluster.n_servers > 1
+
+    def _checked_votes(self, effect: Aggregate) -> Votes:
+        """As many valid votes of the right nodes as make a quorum, one an identity."""
+        who = effect.identities
+        voters, quorum = self._servers, self._cluster.server_quorum
+        if effect.model is not None:
+            voters, quorum = self._workers, self._cluster.worker_quorum
+        assert len(set(who)) == len(who) == len(effect.vectors), f"double vote: {who}"
+        assert tuple(sorted(who)) == who, f"votes out of order: {who}"
+        assert len(who) == quorum, f"{len(who)} votes, not {quorum}"
+        for voter, vector in zip(who, effect.vectors, strict=True):
+            assert voter in voters, f"foreign vote of {voter}"
+            assert bool(np.isfinite(vector).all()), f"invalid vote of {voter}"
+        return list(zip(who, map(digest_of, effect.vectors), strict=True))
+
+    def _check_told(self, identity: str, votes: Votes, kind: type[Message], step: int) -> None:
+        """Each vote is the first that its voter cast in that step."""
+        for voter, digest in votes:
+            told = self._told[identity].get((voter, kind, step), [])
+            # Who restarts may say something else, and old votes were forgotten: then any will do.
+            assert digest in (told if self._restarts else told[:1]), f"{voter} did not say that"
+
+    def _check_catch_up(self, identity: str, votes: Iterable[tuple[str, bytes]], step: int) -> None:
+        """A server adopts models that it was told, and goes no further than some correct peer."""
+        assert step <= self._reached, f"no correct server is at step {step}"
+        for voter, digest in votes:
+            assert any(
+                voter == sender and kind is not Gradient and digest in told
+                for (sender, kind, _), told in self._told[identity].items()
+            ), f"{voter} did not say that"
+
+    def _check_range(self, effect: Aggregate, result: Vector) -> None:
+        """The result lies within the correct votes' range in every coordinate."""
+        correct = [
+            vector
+            for voter, vector in zip(effect.identities, effect.vectors, strict=True)
+            if voter not in self._liars
+        ]
+        assert bool((np.min(correct, axis=0) <= result).all()), "below every correct model"
+        assert bool((result <= np.max(correct, axis=0)).all()), "above every correct model"

@@ -1,0 +1,119 @@
+"""Each promise, broken once: what watches the simulations must see it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byzsgd.cluster import Cluster
+from byzsgd.messages import GatherModel, Gradient, Message, Model
+from byzsgd.protocol import Aggregate
+from byzsgd.simulation.promises import Promises, digest_of
+
+V = {who: np.float32([n]) for n, who in enumerate(["s1", "s2", "s3", "s4", "s5"])}
+G = {who: np.float32([n]) for n, who in enumerate(["w1", "w2", "w3", "w4"])}
+GATHER = {"step": 5, "rule": "coordinate_median", "who": "s1 s2 s3 s4", "own": "s1"}
+UPDATE = {"step": 4, "rule": "mda", "who": "w1 w2 w3", "model": np.float32([7])}
+MEDIAN = {"step": 4, "rule": "coordinate_median", "who": "s1 s2 s3 s4"}
+
+
+@pytest.fixture
+def promises(cluster: Callable[..., Cluster]) -> Promises:
+    """Watches s1, s2, s3, s5 and w2, who were told all of step 4, and votes for the gather of 5."""
+    watch = Promises(cluster(gather_period=5), ("s4", "w1"))
+    for identity in ("s1", "s2", "s3", "s5"):
+        watch.starts(identity, 0, np.float32([0]))
+    watch.starts("w2")
+    for identity in ("s1", "s2", "s3", "s5"):
+        watch.said(identity, Model(4, np.float32([7])), digest_of(np.float32([7])))
+    for told in ("s1", "w2"):
+        for who, vector in V.items():
+            kinds: tuple[Message, ...] = (Model(4, vector), GatherModel(5, vector))
+            for message in kinds:
+                watch.told(told, who, message, digest_of(vector))
+        for who, vector in G.items():
+            watch.told(told, who, Gradient(4, vector), digest_of(vector))
+    return watch
+
+
+def effect(*, step: int, rule: str, who: str, **changes: Any) -> Aggregate:
+    identities = tuple(who.split())
+    vectors = changes.pop("vectors", None) or tuple((V | G)[voter] for voter in identities)
+    return Aggregate(step, rule, identities, vectors, f=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("identity", "asked"), [("s1", GATHER), ("s1", UPDATE), ("w2", MEDIAN), ("s1", MEDIAN)]
+)
+def test_what_is_allowed(promises: Promises, identity: str, asked: dict[str, Any]) -> None:
+    """A gather, an update, a worker's median and a catch-up of what was told break no promise."""
+    promises.aggregated(identity, effect(**asked), np.float32([1.5]))
+
+
+@pytest.mark.parametrize(
+    ("identity", "asked", "changes", "broken"),
+    [
+        ("s1", UPDATE, {"who": "w1 w1 w3"}, "double vote"),
+        ("s1", UPDATE, {"who": "w3 w1 w2"}, "out of order"),
+        ("s1", UPDATE, {"who": "w1 w2"}, "2 votes, not 3"),
+        ("s1", UPDATE, {"who": "w1 w2 w3 w4"}, "4 votes, not 3"),
+        ("s1", UPDATE, {"who": "s1 w2 w3"}, "foreign vote of s1"),
+        ("s1", UPDATE, {"step": 5}, "the model of step 5 was another one"),
+        ("s1", UPDATE, {"model": np.float32([8])}, "the model of step 4 was another one"),
+        ("s1", UPDATE, {"vectors": tuple(np.float32([[9], [1], [2]]))}, "w1 did not say that"),
+        ("s1", UPDATE, {"vectors": tuple(np.float32([[np.nan], [1], [2]]))}, "invalid vote of w1"),
+        ("s1", GATHER, {"who": "s2 s3 s4 s5"}, "without the own model"),
+        ("s1", GATHER, {"own": "s2"}, "a gather of s2"),
+        ("s1", GATHER, {"step": 4}, "no gather belongs to step 4"),
+        ("s1", GATHER, {"step": 10}, "did not say that"),
+        ("s1", GATHER, {"who": "s1 s2 s3"}, "3 votes, not 4"),
+        ("s1", GATHER, {"who": "s1 s2 s3 w4"}, "foreign vote of w4"),
+        ("w2", MEDIAN, {"step": 5}, "did not say that"),
+        ("s1", MEDIAN, {"step": 6}, "no correct server is at step 6"),
+        ("s1", MEDIAN, {"who": "s1 s2"}, "2 votes, not 4"),
+    ],
+)
+def test_broken_votes(
+    promises: Promises,
+    identity: str,
+    asked: dict[str, Any],
+    changes: dict[str, Any],
+    broken: str,
+) -> None:
+    """No invalid, double, foreign, unspoken or untimely vote counts."""
+    with pytest.raises(AssertionError, match=broken):
+        promises.aggregated(identity, effect(**{**asked, **changes}), np.float32([1.5]))
+
+
+def test_the_first_vote_counts(promises: Promises) -> None:
+    """Of an identity that says two things in one step, only the first may count."""
+    promises.told("s1", "w1", Gradient(4, np.float32([9])), digest_of(np.float32([9])))
+    second = {**UPDATE, "vectors": tuple(np.float32([[9], [1], [2]]))}
+
+    with pytest.raises(AssertionError, match="w1 did not say that"):
+        promises.aggregated("s1", effect(**second), np.float32([1.5]))
+
+
+@pytest.mark.parametrize(("result", "where"), [(-0.5, "below"), (2.5, "above")])
+def test_outside_the_correct_models(promises: Promises, result: float, where: str) -> None:
+    """A median of models lies within the correct ones, whatever the liars among them say."""
+    with pytest.raises(AssertionError, match=f"{where} every correct model"):
+        promises.aggregated("s1", effect(**GATHER), np.float32([result]))
+
+
+def test_equal_votes_different_results(promises: Promises) -> None:
+    """Two nodes that hold the same votes compute the same bits."""
+    promises.aggregated("s1", effect(**MEDIAN), np.float32([1.5]))
+    promises.aggregated("w2", effect(**MEDIAN), np.float32([1.5]))
+
+    with pytest.raises(AssertionError, match="different results"):
+        promises.aggregated("w2", effect(**MEDIAN), np.float32([1.25]))
+
+
+def test_no_scatter_without_a_gather(promises: Promises) -> None:
+    """The model of a gather step is a median; other steps need none."""
+    promises.said("s1", Model(6, V["s2"]), digest_of(V["s2"]))
+
+    with pytest.raises(AssertionError, match="no gather before step 5"):
+        promises.said("s1", Model(5, V["s2"]), digest_of(V["s2"]))
