@@ -9,7 +9,7 @@ RUN python3 -m venv /opt/byzsgd
 WORKDIR /src
 COPY requirements.lock torch.lock ./
 # Tools of development stay out; one that is forgotten here only makes the image larger.
-RUN sed -E ':join; /\\$/ { N; b join }; /^(ast-serialize|grimp|hypothesis|import-linter|iniconfig|librt|llvmlite|mypy|mypy-extensions|pathspec|pluggy|pytest|ruff|sortedcontainers)==/ d' \
+RUN sed -E ':join; /\\$/ { N; b join }; /^(ast-serialize|grimp|hypothesis|import-linter|iniconfig|librt|mypy|mypy-extensions|pathspec|pluggy|pytest|ruff|sortedcontainers)==/ d' \
         requirements.lock > image.lock \
     && /opt/byzsgd/bin/pip install --require-hashes -r image.lock
 RUN /opt/byzsgd/bin/pip install ${TORCH_FROM} -r torch.lock
