@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from byzsgd.tasks.digits import network
+from byzsgd_daemons.local import Drill
 
 pytestmark = pytest.mark.processes
 
@@ -16,8 +17,8 @@ def test_an_operator_leaves_with_the_median_of_a_quorum(running, byzsgd, tmp_pat
     async def main() -> None:
         async with running(steps=120) as rig:
             await rig.start("s0", "s1", "s2", "s3", *rig.cluster.workers)
-            lie = ("--as", "s4", "--server-attack", "random")
-            await rig.daemons._spawn("adversary", "adversary", *lie)
+            drill = Drill(server_attack="random")
+            await rig.daemons.start_liars(frozenset({"s4"}), drill, rig.theta_0)
             await rig.wait_for_step(10, "s0")
 
             out = tmp_path / "model.safetensors"
