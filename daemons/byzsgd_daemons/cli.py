@@ -55,6 +55,9 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"byzsgd: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bind", metavar="HOST", help="listen here, not at the file's address")
     _initial_argument(sub)
     sub.add_argument(
-        "--checkpoint-period", type=int, default=100, metavar="STEPS", help="default: 100"
+        "--checkpoint-period", type=_count, default=100, metavar="STEPS", help="default: 100"
     )
 
     sub = add("worker", _worker, "Run a worker.")
@@ -203,23 +206,25 @@ def _node_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return value
+    return _number(text, float, 1e-3, 1e6, "a number of seconds above 0")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 2**53:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
-    return value
+    return int(_number(text, int, 0, 2**53, "a whole number of at least 0"))
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(_number(text, int, 0, 65535, "a port"))
+
+
+def _number(text: str, kind: type[float], least: float, most: float, what: str) -> float:
+    """A number within limits, or the sentence that says what it must be."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"found {text!r}; must be {what}")
     return value
 
 
@@ -386,6 +391,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import demo, local
 
     drill, plan = _drill(arguments), _plan_here(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)  # Now, and not after the training.
     os.environ.update(local.ONE_THREAD)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:

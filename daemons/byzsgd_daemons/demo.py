@@ -131,17 +131,17 @@ def write(result: Result, folder: Path) -> list[Path]:
         OSError: If another file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "demo.csv"]
-    trainings = {"byzsgd": result.byzsgd, "vanilla": result.vanilla}
-    write_csv(trainings, written[0])
-    if plot(trainings, folder / "demo.png", title=_title(result)):
-        written.append(folder / "demo.png")
-    vector = result.byzsgd.vector
-    if vector is not None:
+    written = []
+    if result.byzsgd.vector is not None:
         cluster = result.cluster
         task = load_task(cluster.task, cluster.task_options, directory=folder)
         written.append(folder / "model.safetensors")
-        fetch.write(task, vector, written[-1], step=result.byzsgd.points[-1].step)
+        fetch.write(task, result.byzsgd.vector, written[-1], step=result.byzsgd.points[-1].step)
+    trainings = {"byzsgd": result.byzsgd, "vanilla": result.vanilla}
+    written.append(folder / "demo.csv")
+    write_csv(trainings, written[-1])
+    if plot(trainings, folder / "demo.png", title=_title(result)):
+        written.append(folder / "demo.png")
     return written
 
 

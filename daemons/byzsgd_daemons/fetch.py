@@ -1,8 +1,10 @@
 """Leave with the model: M of q_ps servers' answers for one step, no single server believed."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from byzsgd.cluster import Cluster, Role
@@ -71,6 +73,7 @@ def write(task: Task, vector: Vector, out: Path, *, step: int) -> None:
     try:
         save_file(task.state(vector), partial, metadata={"step": str(step)})
         partial.replace(out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ByzsgdError(f"{out}: cannot be written: {error.strerror}") from None
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise ByzsgdError(f"{out}: cannot be written: {error}") from None

@@ -21,7 +21,7 @@ import numpy as np
 
 from byzsgd import attacks
 from byzsgd.cluster import Cluster, Role
-from byzsgd.errors import ByzsgdError
+from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd.tasks import Task, load_task
 from byzsgd.vectors import Vector, distance, norm
 from byzsgd_daemons import initial
@@ -80,11 +80,19 @@ class Drill:
             attacks.make(self.server_attack, Role.SERVER)
 
     def liars(self, cluster: Cluster) -> tuple[str, ...]:
-        """The identities that lie: the last ones of each role."""
+        """The identities that lie: the last ones of each role.
+
+        Raises:
+            ConfigError: If there are not so many.
+        """
         workers = cluster.f_workers if self.n_workers is None else self.n_workers
         servers = cluster.f_servers if self.n_servers is None else self.n_servers
         workers = workers if self.attack else 0
         servers = servers if self.server_attack else 0
+        for count, n, role in ((workers, cluster.n_workers, "workers"),
+                               (servers, cluster.n_servers, "servers")):  # fmt: skip
+            if count > n:
+                raise ConfigError(f"--lying-{role} {count}: there are only {n} {role}")
         return (
             *cluster.servers[cluster.n_servers - servers :],
             *cluster.workers[cluster.n_workers - workers :],
@@ -129,6 +137,19 @@ class Training:
     def correct_servers(self) -> list[str]:
         """The servers that do not lie, sorted."""
         return [server for server in self.cluster.servers if server not in self.lying]
+
+    def hopeless(self) -> bool:
+        """Whether so many daemons have ended that there can be no quorum any more."""
+        gone = self.lying | self.ended.keys()
+        servers = [server for server in self.cluster.servers if server not in gone]
+        workers = [worker for worker in self.cluster.workers if worker not in gone]
+        answer = self.lying if "adversary" not in self.ended else frozenset()
+        lying_servers = len(answer.intersection(self.cluster.servers))
+        lying_workers = len(answer.intersection(self.cluster.workers))
+        return (
+            len(servers) + lying_servers < self.cluster.server_quorum
+            or len(workers) + lying_workers < self.cluster.worker_quorum
+        )
 
     def steps_per_second(self) -> float:
         """Learning steps per second between the first and the last evaluation."""
@@ -244,8 +265,8 @@ async def _watch(training: Training, daemons: "Daemons", view: View) -> None:
     """Ask every node for its status, for ever."""
     while True:
         training.ended = daemons.ended()
-        if training.ended and not training.points:
-            raise ByzsgdError(next(iter(training.ended.values())))
+        if training.ended and (not training.points or training.hopeless()):
+            raise ByzsgdError("\n".join(training.ended.values()))
         training.found = await statuses(training.cluster)
         view.refresh(training)
         await asyncio.sleep(REFRESH_SECONDS)

@@ -147,8 +147,10 @@ class Operator:
     def received(self, peer: str, message: Message) -> None:
         """A server said something."""
         if isinstance(message, Model) and peer in self._cluster.servers:
-            self._answers[peer] = (message.step, message.vector)
-            self._heard.set()
+            late = message.step < (self._asked or 0) and message.step != self._cluster.steps
+            if not late:  # An answer to an earlier question, or a server that is not there yet.
+                self._answers[peer] = (message.step, message.vector)
+                self._heard.set()
 
     def connected(self, peer: str) -> None:
         """A connection was made: what was asked before may be lost."""

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from byzsgd.cluster import Cluster, Member, Role, split_address
 
@@ -20,6 +20,9 @@ LONG_SECONDS = 3.0
 
 JUST_SEEN = re.compile(r" \(last seen \d s ago\)")
 """Of a peer that was heard of within ten seconds: not worth a place in a table."""
+
+DIGITS_MAX = 18
+"""Of an integer in an answer: no step and no count needs more."""
 
 STATUS_BYTES_MAX = 1 << 20
 """Of an answer: a cluster of a thousand nodes fits."""
@@ -41,8 +44,9 @@ def status(node: Member) -> Status:
     connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/status")
-        answer = json.loads(connection.getresponse().read(STATUS_BYTES_MAX))
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        text = connection.getresponse().read(STATUS_BYTES_MAX)
+        answer = json.loads(text, parse_int=_integer)
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return {"error": f"no answer from {node.http}: {reason}"}
     finally:
@@ -72,8 +76,8 @@ def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str
             continue
         grid.add_row(
             node.id,
-            _text(found.get(node.id, {}).get("step")),
-            "[red]lies[/red]" if node.id in lying else escape(brief(found.get(node.id))),
+            Text(_text(found.get(node.id, {}).get("step"))),
+            Text("lies", "red") if node.id in lying else Text(brief(found.get(node.id))),
             _number(found.get(node.id, {}).get("loss")),
             _number(_median_drift(found.get(node.id, {}))),
             f"{left_out[node.id]:.0%}" if node.id in left_out else "",
@@ -139,6 +143,12 @@ def _median_drift(found: Status) -> object:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise ValueError("a number of too many digits")
+    return int(digits)
 
 
 def _text(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -121,8 +121,18 @@ def test_servers_that_have_passed_the_step_are_asked_for_one_ahead(operator: Ope
 
 def test_servers_that_are_done_answer_with_their_last_step(operator: Operator) -> None:
     """Asked for more, they have no more."""
+    operator._cluster = replace(operator._cluster, steps=50)
     say: dict[str, Server] = {f"s{n}": lambda _: [model(50)] for n in range(4)}
     assert ask(operator, say, 99).step == 50
+
+
+def test_an_answer_to_an_earlier_question_is_none_to_this_one(operator: Operator) -> None:
+    """A question may be repeated, and its answers come twice."""
+
+    def twice(asked: int) -> list[Message]:
+        return [model(asked), model(10)]
+
+    assert ask(operator, {f"s{n}": twice for n in range(4)}, 15).step == 15
 
 
 def test_certain_servers_are_waited_for(operator: Operator) -> None:

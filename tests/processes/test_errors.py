@@ -81,7 +81,9 @@ def test_every_violated_bound_is_in_one_report(byzsgd, cluster_file) -> None:
         (("local", "--attack", "alie", "--option", "z"), "must be NAME=NUMBER"),
         (("local", "--f-servers", "4"), "server_quorum"),
         (("servr",), "did you mean server?"),
-        (("local", "--steps", "-3"), "--steps"),
+        (("local", "--steps", "-3"), "--steps: found '-3'; must be a whole number"),
+        (("local", "--steps", "many"), "--steps: found 'many'; must be a whole number"),
+        (("local", "--attack", "nan", "--lying-workers", "9"), "there are only 7 workers"),
     ],
 )
 def test_wrong_words(byzsgd, words, hint) -> None:
@@ -213,6 +215,33 @@ def test_a_node_with_another_cluster_file_is_named_with_the_keys_that_differ(run
             await rig.wait_for_step(await rig.step("s0") + 10, "s0")
 
     asyncio.run(main())
+
+
+def test_a_place_that_cannot_be_written_to(byzsgd) -> None:
+    """It is named before the training, and not after it."""
+    line = one_line(byzsgd("demo", "--out", "/proc/nowhere"), status=1)
+    assert line == "byzsgd: /proc/nowhere: No such file or directory"
+
+
+def test_a_training_that_nobody_can_go_on_with_is_given_up(byzsgd, tmp_path) -> None:
+    """Every worker's task fails in mid-training: the command ends, and says why."""
+    (tmp_path / "mine.py").write_text(
+        "from byzsgd.tasks.quadratic import Quadratic\n"
+        "class Mine(Quadratic):\n"
+        "    def source(self, share):\n"
+        "        source = super().source(share)\n"
+        "        gradient = source.gradient\n"
+        "        source.gradient = lambda v, step: gradient(v, step) if step < 40 else 1 / 0\n"
+        "        return source\n"
+        "def task():\n"
+        "    return Mine(100, 1.0)\n"
+    )
+
+    ran = byzsgd("local", "--task", "mine.py:task", "--servers", "2", "--workers", "2")
+
+    assert ran.status == 1
+    assert "ZeroDivisionError: division by zero" in ran.errors
+    assert "mine.py:6" in ran.errors
 
 
 def test_a_cluster_is_never_overwritten(byzsgd, cluster_file) -> None:

@@ -199,6 +199,51 @@ def test_one_checkpoint_ahead_of_all_others(
     assert min(simulation.accuracies().values()) > 0.7
 
 
+def test_the_last_step_ahead_of_all_others(simulate: Callable[..., Simulation]) -> None:
+    """The one newer checkpoint is of the last step: its server takes up work again."""
+    simulation = simulate(
+        (7, 2, 5, 1),
+        seed=1,
+        steps=20,
+        workers_say="mute",
+        servers_say="mute",
+        faults=Faults(straggle=0.02),
+        checkpoint_period=10,
+    )
+    simulation.run_until(lambda: _reached(simulation, 20) == 1, seconds=60)
+    for identity in simulation.nodes:
+        simulation.crash(identity, down=1.0)
+    simulation.run_until(lambda: simulation.timeline.now > 5, seconds=100)
+    assert _reached(simulation, 20) == 1, "the others cannot go on without it"
+
+    simulation.run(seconds=200)
+
+    assert _reached(simulation, 20) == 4
+
+
+@pytest.mark.parametrize("gather_period", [1, 5, 25])
+@pytest.mark.parametrize("chance", range(3))
+def test_an_outage_costs_time_and_no_step(
+    chance: int, gather_period: int, simulate: Callable[..., Simulation]
+) -> None:
+    """Every message of many seconds is lost: afterwards no server is at an earlier step."""
+    simulation = simulate(
+        (7, 2, 5, 1), seed=chance, steps=60, servers_say="random", gather_period=gather_period
+    )
+    simulation.run_until(lambda: _reached(simulation, 23) >= 1, seconds=60)
+    before = {identity: server.step for identity, server in simulation.servers.items()}
+    simulation.cut(12.0)
+    lowest = dict(before)
+
+    def done() -> bool:
+        for identity, server in simulation.servers.items():
+            lowest[identity] = min(lowest[identity], server.step)
+        return all(server.done for server in simulation.servers.values())
+
+    assert simulation.run_until(done, seconds=100)
+    assert lowest == before
+
+
 def _reached(simulation: Simulation, step: int) -> int:
     """How many correct servers have scattered, and so saved, the model of a step."""
     return sum(server.model_step >= step for server in simulation.servers.values())

@@ -19,6 +19,7 @@ class CatchUp:
         self._needed = needed
         self._steps: dict[str, int] = {}
         self._models: dict[str, tuple[int, Vector]] = {}
+        self._fresh: set[str] = set()
 
     @property
     def models(self) -> dict[str, tuple[int, Vector]]:
@@ -32,6 +33,7 @@ class CatchUp:
     def model(self, peer: str, step: int, vector: Vector) -> None:
         """Note a peer's model of a step."""
         self._steps[peer] = step
+        self._fresh.add(peer)
         self._models[peer] = (step, vector)
 
     def rumour(self) -> int:
@@ -44,9 +46,17 @@ class CatchUp:
             return -1
         return self._reached([step for step, _ in self._models.values()])
 
+    def forget_where(self) -> None:
+        """Take no peer's word for where it is now that it gave before."""
+        self._fresh.clear()
+
     def others(self) -> int:
-        """The newest step surely reached by peers that are still where their models are, or -1."""
-        there = [step for peer, (step, _) in self._models.items() if self._steps[peer] == step]
+        """The newest step surely reached by the peers that said since where they are, or -1."""
+        there = [
+            step
+            for peer, (step, _) in self._models.items()
+            if peer in self._fresh and self._steps[peer] == step
+        ]
         return self._reached(there) if len(there) >= self._needed else -1
 
     def votes(self) -> dict[str, Vector]:

@@ -29,8 +29,9 @@ from byzsgd.protocol.schedule import Gathers, learning_rate
 from byzsgd.protocol.window import WINDOW_STEPS, Window
 from byzsgd.vectors import Vector
 
-GO_BACK_AFTER = 3
-"""Pulls in vain after which a server goes back to where its peers wait."""
+GO_BACK_AFTER = 5
+"""Times ``pull_after`` that all others must have been seen to wait at an earlier step before a
+server goes back there: whoever is merely slow has got what it lacks by then."""
 
 
 class Phase(StrEnum):
@@ -94,6 +95,7 @@ class ParameterServer(Node):
         self._orders: dict[str, int] = {}
         self._answered: dict[str, float] = {}
         self._asked_for_models = -inf
+        self._ahead_since = inf
 
     def start(self, now: float) -> list[Effect]:
         """Scatter the first model."""
@@ -185,6 +187,7 @@ class ParameterServer(Node):
     def _scatter(self, step: int, vector: Vector, now: float) -> None:
         self.step = self.model_step = step
         self.vector = vector
+        self._ahead_since = inf
         self._gradients.advance(step)
         self._models.advance(step + 1)
         self._effects.append(Publish(Model(step, vector)))
@@ -320,27 +323,37 @@ class ParameterServer(Node):
         waits_in_vain = self._asked > 0 and self.deadline < inf
         return missed_a_gather or waits_in_vain
 
-    def _stranded(self, step: int) -> bool:
-        """Whether to go back to the earlier step where the others wait.
+    def _ahead(self, step: int) -> bool:
+        """Whether a step is earlier than that of this server, which has nothing to do there."""
+        idle = self.done or (self._asked > 0 and self.deadline < inf)
+        return idle and 0 <= step < self.model_step
+
+    def _stranded(self, now: float) -> bool:
+        """Whether to go back to the earlier step where the others wait, and have waited long.
 
         After a restart of the whole cluster at most f_ps servers may have the newest checkpoint:
-        too few for the others to follow, and too many to be missing where the others are.
+        too few for the others to follow, and too many to be missing where the others are. They
+        must have said twice that they are there, and the second time when asked long after.
         """
-        waits_long = self._asked >= GO_BACK_AFTER and self.deadline < inf
-        return waits_long and 0 <= step < self.model_step
+        others = self._catch_up.others()
+        if others < 0:
+            return False
+        self._ahead_since = min(self._ahead_since, now) if self._ahead(others) else inf
+        return self._asked_for_models - self._ahead_since >= GO_BACK_AFTER * self.pull_after
 
     def _keep_up(self, now: float) -> None:
         rumour = self._catch_up.rumour()
         if self._behind(self._catch_up.target()):
             self._adopt(self._catch_up.target())
-        elif self._stranded(self._catch_up.others()):
+        elif self._stranded(now):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
             self._adopt(self._catch_up.others())
-        elif (self._behind(rumour) or self._stranded(rumour)) and (
+        elif (self._behind(rumour) or self._ahead(rumour)) and (
             now - self._asked_for_models >= self.pull_after
         ):
             self._asked_for_models = now
+            self._catch_up.forget_where()
             self._pull(self._others, 0)
 
     def _adopt(self, step: int) -> None:
@@ -348,6 +361,7 @@ class ParameterServer(Node):
         votes = self._catch_up.votes() | {self.identity: self.vector}
         identities = tuple(sorted(votes))
         self._phase = Phase.CATCH_UP
+        self.done = False
         self.step = step
         self.deadline = inf
         self._gradients.advance(step)

@@ -152,6 +152,16 @@ class Simulation:
 
         self.timeline.at(self.timeline.now + down, restart)
 
+    def cut(self, seconds: float) -> None:
+        """Lose whatever is sent in the next seconds; then everybody connects anew."""
+        self._network.cut_until = self.timeline.now + seconds
+
+        def heal() -> None:
+            for identity in (*self.nodes, *self._lying):
+                self._connect(identity)
+
+        self.timeline.at(self._network.cut_until, heal)
+
     # Nodes
 
     def _boot(self, identity: str) -> None:

@@ -65,6 +65,8 @@ class Network:
         self._timeline = timeline
         self._faults = faults
         self._rng = rng
+        self.cut_until = 0.0
+        """Time before which no message that is sent arrives."""
         self.lost = 0
         """Messages that never arrived."""
 
@@ -75,6 +77,9 @@ class Network:
             deliver: Called at the time of arrival.
             at_once: Whether the message arrives before any other: the worst that liars can do.
         """
+        if self._timeline.now < self.cut_until:
+            self.lost += 1
+            return
         if at_once:
             self._timeline.at(self._timeline.now, deliver)
             return

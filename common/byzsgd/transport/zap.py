@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import zmq
@@ -81,20 +82,27 @@ class Doorkeeper:
         self._thread.join()
 
     def _run(self) -> None:
-        with self._socket as socket:
+        # The context may end in the middle of an answer as well.
+        with self._socket as socket, suppress(zmq.ContextTerminated):
             while True:
-                try:
-                    version, request, domain, address, _, mechanism, *proof = (
-                        socket.recv_multipart()
-                    )
-                except zmq.ContextTerminated:
-                    return
-                assert mechanism == b"CURVE", mechanism
-                key = z85.encode(proof[0]).decode()
-                identity = self._let_in(key, domain.decode(), address.decode(), time.monotonic())
-                status = NOT_NOW if identity is None else ADMITTED
-                reply = [version, request, status, b"", (identity or "").encode(), b""]
-                socket.send_multipart(reply)
+                socket.send_multipart(self._answer(*socket.recv_multipart()))
+
+    def _answer(
+        self,
+        version: bytes,
+        request: bytes,
+        domain: bytes,
+        address: bytes,
+        _: bytes,
+        mechanism: bytes,
+        *proof: bytes,
+    ) -> list[bytes]:
+        """The reply to a request, as ZAP (ZeroMQ RFC 27) lays them out."""
+        assert mechanism == b"CURVE", mechanism
+        key = z85.encode(proof[0]).decode()
+        identity = self._let_in(key, domain.decode(), address.decode(), time.monotonic())
+        status = NOT_NOW if identity is None else ADMITTED
+        return [version, request, status, b"", (identity or "").encode(), b""]
 
     def _let_in(self, key: str, domain: str, address: str, now: float) -> str | None:
         """The identity to let in, or None."""

@@ -1,0 +1,75 @@
+"""What a node says of itself may be a lie: it neither breaks nor draws on the operator's table."""
+
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from byzsgd.cluster import Cluster
+from byzsgd_daemons import watch
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    nodes = [{"id": f"s{n}", "role": "server", "address": f"10.0.0.{n}:7000"} for n in range(2)]
+    nodes.append({"id": "w0", "role": "worker"})
+    mapping = {"f_servers": 0, "f_workers": 0, "task": "quadratic", "nodes": nodes}
+    return Cluster.from_mapping(mapping, keys=False)
+
+
+def shown(cluster: Cluster, found: dict[str, Any]) -> str:
+    """The table as a terminal would get it."""
+    out = StringIO()
+    console = Console(file=out, force_terminal=True, width=200)
+    console.print(watch.table(cluster, found, lying=frozenset()))
+    return out.getvalue()
+
+
+def test_a_table_says_what_every_node_does(cluster: Cluster) -> None:
+    """One row a node; that a peer was just seen is left out."""
+    sentence = "waits for 1 of 2 gradients of step 7: w0 (last seen 0 s ago), w1 (never seen)"
+    table = shown(cluster, {"s0": {"step": 7, "sentence": sentence, "drift": {"median": 0.25}}})
+
+    assert "waits for 1 of 2 gradients of step 7: w0, w1 (never seen)" in table
+    assert "0.25" in table
+    assert table.count("has no http address") == 2
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"step": "[/x]"},
+        {"step": "[link=http://x]x[/link]"},
+        {"sentence": "[bold]x[/nothing]"},
+        {"sentence": "\x1b[2J\x07"},
+        {"loss": "x", "drift": [], "left_out": 3, "peers": 3, "steps_done": "x", "waiting": 1},
+        {"peers": {"s1": {"refused": {"equivocation": "x"}}, "w0": 3}},
+        {"left_out": {"w0": "x", "nobody": 4}, "steps_done": 1},
+        {"loss": float("inf"), "drift": {"median": float("nan")}},
+    ],
+)
+def test_no_lie_breaks_the_table(cluster: Cluster, lie: dict[str, Any]) -> None:
+    """Words of the wrong form are left out or shown as plain text."""
+    table = shown(cluster, {"s0": lie})
+    assert "\x07" not in table
+    assert "\x1b[2J" not in table
+    assert "\x1b]8" not in table, "no links"
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"loss": 1' + "0" * 400 + "}", "[]", "no JSON"])
+def test_an_answer_that_is_no_status_is_an_error(
+    cluster: Cluster, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shown as such, whatever it holds."""
+
+    class Answer:
+        def read(self, size: int) -> bytes:
+            return text.encode()[:size]
+
+    monkeypatch.setattr("http.client.HTTPConnection.request", lambda *_: None)
+    monkeypatch.setattr("http.client.HTTPConnection.getresponse", lambda _: Answer())
+    found = watch.status(replace(cluster.nodes[0], http="127.0.0.1:1"))
+
+    assert found.keys() == {"error"}
