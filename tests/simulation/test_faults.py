@@ -126,6 +126,22 @@ def test_any_run(
     assert all(server.step == 12 for server in simulation.servers.values())
 
 
+@pytest.mark.parametrize("chance", range(8))
+def test_every_fifth_message_is_lost(chance: int, simulate: Callable[..., Simulation]) -> None:
+    """No loss stops a cluster for good: who waits also asks those who have gone on since."""
+    simulation = simulate(
+        seed=chance,
+        steps=30,
+        workers_say="sign-flip",
+        servers_say="mute",
+        gather_period=5,
+        faults=Faults(loss=0.2, straggle=0.02),
+    )
+    simulation.run(seconds=1500)
+
+    assert min(simulation.accuracies().values()) > 0.7
+
+
 @pytest.mark.parametrize("checkpoint_period", [0, 6])
 @pytest.mark.parametrize("chance", range(4))
 def test_servers_die_one_after_the_other(
