@@ -167,13 +167,17 @@ def plot(trainings: Mapping[str, Training], path: Path, *, title: str) -> bool:
     for (name, training), color in zip(trainings.items(), ("tab:blue", "tab:red"), strict=True):
         steps = [point.step for point in training.points]
         accuracy = [100 * point.accuracy for point in training.points]
-        above.plot(steps, accuracy, color=color, marker=".", label=name)
+        end = _bad_end(training).partition(":")[0]
+        above.plot(steps, accuracy, color=color, marker=".", label=f"{name} {end}".strip())
+        if end and steps:
+            # What is left of it: the last model that could be used.
+            above.plot([steps[-1]], accuracy[-1:], color=color, marker="x", markersize=9)
         if training.cluster.n_servers > 1:
             drift = [point.drift for point in training.points]
             below.plot(steps, drift, color=color, marker=".", label=name)
     above.set_ylabel("accuracy on held-out data, %")
     above.set_ylim(0, 100)
-    above.legend(loc="center right")
+    above.legend(loc="center right", fontsize=9)
     below.set_ylabel("drift (L2) between\ncorrect servers")
     below.set_xlabel("step")
     below.set_ylim(bottom=0)
@@ -219,7 +223,7 @@ def _bad_end(training: Training) -> str:
     refused = times_refused(training.found)
     if training.stalled and training.points and any(worker in refused for worker in correct):
         # Its correct workers' gradients are not finite any more, so none of them counts.
-        return f"diverged after step {training.points[-1].step}: no finite gradient is left"
+        return f"diverged after step {training.points[-1].step}"
     return training.stalled
 
 
