@@ -28,7 +28,7 @@ class ForeignWorker:
 
     def socket(self, kind, public, secret, server_public):
         socket = self.context.socket(kind)
-        socket.linger = 0
+        socket.linger = 30_000  # What was said last must go out before the socket is closed.
         socket.rcvtimeo = 30_000
         socket.curve_publickey = public
         socket.curve_secretkey = secret
