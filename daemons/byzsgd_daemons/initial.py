@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from byzsgd import __version__
 from byzsgd.cluster import Cluster
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
-from byzsgd.tasks import load_task
+from byzsgd.tasks import Task, load_task
 from byzsgd.tasks.smoothness import gather_period
 from byzsgd.vectors import Vector, is_vector
 from byzsgd_daemons.config import Settings
@@ -47,7 +47,15 @@ def build(cluster: Cluster, folder: Path) -> Initial:
     Raises:
         TaskError: If the task cannot be used.
     """
-    task = load_task(cluster.task, cluster.task_options, directory=folder)
+    return of_task(load_task(cluster.task, cluster.task_options, directory=folder), cluster)
+
+
+def of_task(task: Task, cluster: Cluster) -> Initial:
+    """Theta_0 and T of the cluster's task, for who has loaded it already.
+
+    Raises:
+        TaskError: If the task cannot be used.
+    """
     period = cluster.gather_period
     if period == "auto":
         period = gather_period(

@@ -258,7 +258,7 @@ async def train(
 
 def _load(cluster: Cluster, folder: Path) -> tuple[Task, initial.Initial]:
     task = load_task(cluster.task, cluster.task_options, directory=folder)
-    return task, initial.build(cluster, folder)
+    return task, initial.of_task(task, cluster)
 
 
 async def _watch(training: Training, daemons: "Daemons", view: View) -> None:
@@ -289,8 +289,9 @@ async def _evaluate(
                 # Asked for before this one is evaluated: it may be there before that is done.
                 following = _following(cluster, answers.step)
                 pulling = asyncio.create_task(_pull(training, operator, following, stall_seconds))
-            training.vector = answers.median()
-            point = await asyncio.to_thread(_point, training, task, answers, now - started)
+            vector = await asyncio.to_thread(answers.median)
+            point = await asyncio.to_thread(_point, training, task, answers, vector, now - started)
+            training.vector = vector
             training.points.append(point)
             view.evaluated(training)
             if ended:
@@ -327,9 +328,10 @@ def _following(cluster: Cluster, step: int) -> int:
     return min((step // every + 1) * every, cluster.steps)
 
 
-def _point(training: Training, task: Task, answers: Answers, seconds: float) -> Point:
+def _point(
+    training: Training, task: Task, answers: Answers, vector: Vector, seconds: float
+) -> Point:
     models = [answers.models[s] for s in training.correct_servers() if s in answers.models]
-    vector = answers.median()
     accuracy = task.accuracy(vector)
     others = [model for model in models if not np.array_equal(model, vector)]
     drift = max((distance(one, other) for one, other in combinations(models, 2)), default=0.0)
