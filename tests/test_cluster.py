@@ -74,7 +74,9 @@ def test_what_the_file_leaves_out_has_the_documented_default() -> None:
     assert {name: value for name, value in defaults.items() if name not in names} == {
         "task_options": {},
         "variant": "asynchronous",
+        "round_timeout": 2.0,
         "rule": "mda",
+        "pre_steps": (),
         "gather_period": 1,
         "learning_rate": 0.1,
         "learning_rate_decay_steps": 0.0,
@@ -284,7 +286,10 @@ def test_integers_are_integers_within_limits(key: str, minimum: int, value: obje
         ("worker_momentum", 1.0, "a number at least 0 and below 1"),
         ("worker_momentum", -0.1, "a number at least 0 and below 1"),
         ("gather_period", "Auto", 'an integer from 1 to 2^53, or "auto"'),
-        ("variant", "synchronous", "one of: asynchronous"),
+        ("variant", "partly", "one of: asynchronous, synchronous"),
+        ("pre_steps", "nnm", 'a list of texts, such as ["nnm"]'),
+        ("pre_steps", [1], 'a list of texts, such as ["nnm"]'),
+        ("round_timeout", 0, "a number above 0"),
         ("variant", 1, "a text"),
         ("rule", "", "a text"),
         ("task", 3, "a text"),
@@ -565,5 +570,5 @@ def test_equal_numbers_have_equal_digests_however_they_are_written() -> None:
 
 def test_digests_are_the_same_on_every_machine_and_in_every_version() -> None:
     """A fixed file has a fixed digest: nothing of it depends on the process."""
-    assert Cluster.from_mapping(file()).digest().hex() == "a4b6cde27ec34311ea3862923232ec04"
+    assert Cluster.from_mapping(file()).digest().hex() == "5f62d3b1bf69d169d68366af31225ee8"
     assert Cluster.from_mapping(file()).digest("task").hex() == "b89418bb92ca29ef3481954dac872e65"

@@ -47,6 +47,19 @@ class Role(StrEnum):
     """May pull models and ask where a server stands; nothing that it sends counts as a vote."""
 
 
+class Variant(StrEnum):
+    """Which of the paper's two algorithms runs."""
+
+    ASYNCHRONOUS = "asynchronous"
+    """No bound on delays: whoever waits, waits for a quorum."""
+    SYNCHRONOUS = "synchronous"
+    """Delays are bounded: workers pull one model a step, and filter it."""
+
+
+GATHER_PERIOD = {Variant.ASYNCHRONOUS: 1, Variant.SYNCHRONOUS: 5}
+"""T where the file gives none."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
     """One node of the cluster file."""
@@ -102,13 +115,20 @@ class Cluster:
     """A shipped task's name, ``package.module:factory`` or ``path/file.py:factory``."""
     task_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Keyword arguments of the task's factory."""
-    variant: Literal["asynchronous"] = "asynchronous"
-    """Which ByzSGD: ``asynchronous`` assumes no bound on delays."""
+    variant: Variant = Variant.ASYNCHRONOUS
+    """Which ByzSGD: ``asynchronous`` assumes no bound on delays; ``synchronous`` assumes one,
+    ``round_timeout``, and sends fewer models."""
+    round_timeout: float = 2.0
+    """Seconds within which correct nodes answer one another, of the synchronous variant: longer
+    than the slowest gradient and a round trip. Who takes longer is passed over in that round."""
     rule: str = "mda"
     """Aggregation rule of the gradients, a name of ``byzsgd.aggregation.RULES``."""
+    pre_steps: tuple[str, ...] = ()
+    """What is done to the gradients before the rule, names of ``byzsgd.aggregation.PRE_STEPS``."""
     gather_period: int | Literal["auto"] = 1
     """T: learning steps between two gathers. 1 is safe everywhere; 5 costs fewer bytes and was
-    safe with f_servers <= 1; ``auto`` takes 1 / (3 l eta_1) with l estimated from the task."""
+    safe with f_servers <= 1; ``auto`` takes 1 / (3 l eta_1) with l estimated from the task. The
+    synchronous variant wants 2 to 5, and has 5 by default: in gathers it saves nothing."""
     learning_rate: float = 0.1
     """eta: step size of the first step."""
     learning_rate_decay_steps: float = 0.0
@@ -169,6 +189,11 @@ class Cluster:
                 f"gather_period = {period} with f_servers = {self.f_servers}: above "
                 f"{GATHER_PERIOD_SAFE} a combined attack has broken training; 1 is safe"
             )
+        if self.variant is Variant.SYNCHRONOUS and period == 1 and self.n_servers > 1:
+            found.append(
+                "gather_period = 1 with variant = synchronous: every step is a gather, so nothing "
+                "is saved and no model is filtered; 2 to 5 suits"
+            )
         if self.f_workers > 0 and self.worker_momentum == 0:
             found.append("worker_momentum = 0: stealthy attacks win near n/3; 0.9 holds them off")
         return found
@@ -176,6 +201,7 @@ class Cluster:
     def _agreed(self) -> dict[str, Any]:
         agreed = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "nodes"}
         agreed["task_options"] = dict(self.task_options)
+        agreed["pre_steps"] = list(self.pre_steps)
         # Addresses may be written differently on both sides of a NAT: who takes part is agreed.
         agreed["nodes"] = sorted((n.id, n.role.value, n.public_key) for n in self.nodes)
         return agreed
@@ -218,7 +244,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices) or 'none'}"
 
 
-BOUND_KEYS = ("nodes", "f_servers", "f_workers", "server_quorum", "worker_quorum")
+BOUND_KEYS = ("nodes", "variant", "f_servers", "f_workers", "server_quorum", "worker_quorum")
 """What the bounds are about: where one of these is wrong, the bounds cannot be told yet."""
 
 
@@ -228,17 +254,24 @@ def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
     n_ps, n_w = roles.count(Role.SERVER), roles.count(Role.WORKER)
     f_ps, f_w = values["f_servers"], values["f_workers"]
     q_ps, q_w = values["server_quorum"], values["worker_quorum"]
+    # Where delays are bounded, who is silent is known to be Byzantine: fewer nodes will do.
+    if values["variant"] == Variant.SYNCHRONOUS:
+        per_f, spare, least_q_w, q_w_words = 2, 1, f_w + 1, "f_w + 1"
+    else:
+        per_f, spare, least_q_w, q_w_words = 3, 2, 2 * f_w + 1, "2 f_w + 1"
     one_trusted = f_ps == 0 and n_ps == 1
-    if not one_trusted and n_ps < 3 * f_ps + 2:
-        yield f"f_servers: n_ps >= 3 f_ps + 2, but {n_ps} < {3 * f_ps + 2} (f_ps = {f_ps})"
-    if n_w < 3 * f_w + 1:
-        yield f"f_workers: n_w >= 3 f_w + 1, but {n_w} < {3 * f_w + 1} (f_w = {f_w})"
-    if not one_trusted and q_ps < 2 * f_ps + 2:
-        yield f"server_quorum: q_ps >= 2 f_ps + 2, but {q_ps} < {2 * f_ps + 2}"
+    if not one_trusted and n_ps < 3 * f_ps + spare:
+        least = 3 * f_ps + spare
+        yield f"f_servers: n_ps >= 3 f_ps + {spare}, but {n_ps} < {least} (f_ps = {f_ps})"
+    if n_w < per_f * f_w + 1:
+        least = per_f * f_w + 1
+        yield f"f_workers: n_w >= {per_f} f_w + 1, but {n_w} < {least} (f_w = {f_w})"
+    if not one_trusted and q_ps < 2 * f_ps + spare:
+        yield f"server_quorum: q_ps >= 2 f_ps + {spare}, but {q_ps} < {2 * f_ps + spare}"
     if q_ps > n_ps - f_ps:
         yield f"server_quorum: q_ps <= n_ps - f_ps, but {q_ps} > {n_ps - f_ps}"
-    if q_w < 2 * f_w + 1:
-        yield f"worker_quorum: q_w >= 2 f_w + 1, but {q_w} < {2 * f_w + 1}"
+    if q_w < least_q_w:
+        yield f"worker_quorum: q_w >= {q_w_words}, but {q_w} < {least_q_w}"
     if q_w > n_w - f_w:
         yield f"worker_quorum: q_w <= n_w - f_w, but {q_w} > {n_w - f_w}"
 
@@ -272,6 +305,7 @@ class _Reader:
         roles = [node.role for node in nodes]
         f_servers = self.integer("f_servers", 0, minimum=0, required=True)
         f_workers = self.integer("f_workers", 0, minimum=0, required=True)
+        variant = self.variant()
         values: dict[str, Any] = {
             "nodes": tuple(nodes),
             "f_servers": f_servers,
@@ -284,9 +318,11 @@ class _Reader:
             ),
             "task": self.text("task", None),
             "task_options": MappingProxyType(self.table("task_options")),
-            "variant": self.choice("variant", "asynchronous", ("asynchronous",)),
+            "variant": variant,
+            "round_timeout": self.number("round_timeout", 2.0, above=0.0),
             "rule": self.text("rule", "mda"),
-            "gather_period": self.gather_period(),
+            "pre_steps": self.texts("pre_steps"),
+            "gather_period": self.gather_period(GATHER_PERIOD[variant]),
             "learning_rate": self.number("learning_rate", 0.1, above=0.0),
             "learning_rate_decay_steps": self.number("learning_rate_decay_steps", 0.0, minimum=0.0),
             "worker_momentum": self.number("worker_momentum", 0.9, minimum=0.0, below=1.0),
@@ -352,11 +388,20 @@ class _Reader:
             return ""
         return value
 
-    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
-        value = self.text(key, default)
-        if value and value not in choices:
-            self.wrong(key, value, f"one of: {', '.join(choices)}")
-        return value
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.mapping.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            self.wrong(key, value, 'a list of texts, such as ["nnm"]')
+            return ()
+        return tuple(value)
+
+    def variant(self) -> Variant:
+        value = self.text("variant", Variant.ASYNCHRONOUS.value)
+        if value in set(Variant):
+            return Variant(value)
+        if value:
+            self.wrong("variant", value, f"one of: {', '.join(Variant)}")
+        return Variant.ASYNCHRONOUS
 
     def table(self, key: str) -> dict[str, Any]:
         value = self.mapping.get(key, {})
@@ -370,8 +415,8 @@ class _Reader:
                 self.wrong(f"{key}.{name}", item, "an integer between -2^53 and 2^53")
         return value
 
-    def gather_period(self) -> int | Literal["auto"]:
-        value = self.mapping.get("gather_period", 1)
+    def gather_period(self, default: int) -> int | Literal["auto"]:
+        value = self.mapping.get("gather_period", default)
         if value == "auto":
             return "auto"
         if type(value) is not int or not 1 <= value <= INTEGER_MAX:

@@ -165,7 +165,11 @@ def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add("task", str, "what to learn (default: mnist)")
     add("steps", _count, "learning steps; 0 for no end (default: the task's)")
     add("rule", str, "how gradients are aggregated (default: mda)")
-    add("gather-period", _count, "steps between two gathers (default: 1)")
+    add("variant", str, "asynchronous or synchronous (default: asynchronous)")
+    add("round-timeout", _seconds, "longest round, if synchronous, in seconds (default: 2)")
+    add("gather-period", _count, "steps between two gathers (default: 1; synchronous: 5)")
+    sub.add_argument("--pre-step", dest="pre_steps", action="append", metavar="NAME",
+                     default=argparse.SUPPRESS, help="before the rule; again for more")  # fmt: skip
     add("learning-rate", float, "eta (default: the task's)")
     add("worker-momentum", float, "beta (default: the task's)")
     add("batch-size", _count, "examples a worker takes for a step (default: the task's)")
@@ -312,7 +316,10 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     from byzsgd_daemons.init import Plan
 
     given = vars(arguments)
-    return Plan(**{field.name: given[field.name] for field in fields(Plan) if field.name in given})
+    words = {field.name: given[field.name] for field in fields(Plan) if field.name in given}
+    if "pre_steps" in words:
+        words["pre_steps"] = tuple(words["pre_steps"])
+    return Plan(**words)
 
 
 def _plan_here(arguments: argparse.Namespace) -> "Plan":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import GATHER_PERIOD, Cluster, Role, Variant
 from byzsgd.errors import ConfigError
 from byzsgd.tasks import TASKS
 from byzsgd.tasks.task import Defaults
@@ -38,12 +38,18 @@ class Plan:
     """f_w; the largest that n_w allows."""
     task: str = "mnist"
     """What to learn."""
+    variant: str = "asynchronous"
+    """Which ByzSGD."""
     rule: str = "mda"
     """Aggregation rule of the gradients."""
+    pre_steps: tuple[str, ...] = ()
+    """What is done to the gradients before the rule."""
     steps: int | None = None
     """Learning steps; what suits the task."""
-    gather_period: int = 1
-    """T."""
+    gather_period: int | None = None
+    """T; what suits the variant."""
+    round_timeout: float = 2.0
+    """Seconds a round may take, of the synchronous variant."""
     learning_rate: float | None = None
     """eta; what suits the task."""
     worker_momentum: float | None = None
@@ -125,8 +131,11 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         public_keys: Of every node, by identity.
     """
     defaults = TASKS[plan.task].defaults if plan.task in TASKS else UNKNOWN_TASK
-    f_servers = max((plan.servers - 2) // 3, 0) if plan.f_servers is None else plan.f_servers
-    f_workers = max((plan.workers - 1) // 3, 0) if plan.f_workers is None else plan.f_workers
+    synchronous = plan.variant == Variant.SYNCHRONOUS
+    spare, per_f = (1, 2) if synchronous else (2, 3)
+    f_servers = max((plan.servers - spare) // 3, 0) if plan.f_servers is None else plan.f_servers
+    f_workers = max((plan.workers - 1) // per_f, 0) if plan.f_workers is None else plan.f_workers
+    period = GATHER_PERIOD[Variant.SYNCHRONOUS if synchronous else Variant.ASYNCHRONOUS]
     steps = defaults.steps if plan.steps is None else plan.steps
     rate = defaults.learning_rate if plan.learning_rate is None else plan.learning_rate
     beta = defaults.worker_momentum if plan.worker_momentum is None else plan.worker_momentum
@@ -144,8 +153,11 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         learning_rate=rate,
         tau=max(steps // 3, 1),
         worker_momentum=beta,
-        gather_period=plan.gather_period,
+        gather_period=period if plan.gather_period is None else plan.gather_period,
         rule=plan.rule,
+        pre_steps=json.dumps(plan.pre_steps),
+        variant=json.dumps(plan.variant),
+        round_timeout=plan.round_timeout,
         seed=plan.seed,
     ) + "".join(_nodes(plan, addresses, public_keys))
 
@@ -182,14 +194,16 @@ _HEAD = """\
 # `byzsgd check cluster.toml` checks it.
 
 # How many may be Byzantine: crash, stall, lie, collude. Needed, with n_ps servers and n_w workers:
-# n_ps >= 3 f_servers + 2 (or f_servers = 0 and one server), n_w >= 3 f_workers + 1.
+# n_ps >= 3 f_servers + 2 (or f_servers = 0 and one server), n_w >= 3 f_workers + 1; with the
+# synchronous variant n_ps >= 3 f_servers + 1 and n_w >= 2 f_workers + 1.
 f_servers = {f_servers}    # of {servers} servers
 f_workers = {f_workers}    # of {workers} workers
 
 # How many models a worker waits for, and gradients a server. The default is the largest that does
 # not wait for liars, n - f, and the best:
 # 2 f_servers + 2 <= server_quorum <= n_ps - f_servers,
-# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers.
+# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers; synchronous: from 2 f_servers + 1 and
+# f_workers + 1.
 # server_quorum = {server_quorum}
 # worker_quorum = {worker_quorum}
 
@@ -209,14 +223,20 @@ learning_rate_decay_steps = 0    # a third of the steps suits, here {tau}
 worker_momentum = {worker_momentum}
 
 # Steps between two gathers, in which servers take the median of their models. 1 is safe everywhere;
-# 5 costs fewer bytes and is safe with f_servers <= 1; "auto" estimates it from the task.
+# 5 costs fewer bytes and is safe with f_servers <= 1; "auto" estimates it from the task. The
+# synchronous variant wants 2 to 5.
 gather_period = {gather_period}
 
 # How servers aggregate gradients: mda is ByzSGD's; krum needs worker_quorum >= 2 f_workers + 3;
 # coordinate_median; average withstands nobody.
 rule = "{rule}"
+pre_steps = {pre_steps}    # before the rule, in this order: clipping, bucketing, nnm
 
-variant = "asynchronous"    # assumes no bound on delays
+# "asynchronous" assumes no bound on delays. "synchronous" assumes that correct nodes answer within
+# round_timeout seconds, passes over those that do not, and sends fewer models: a worker pulls one,
+# and filters it.
+variant = {variant}
+round_timeout = {round_timeout}
 
 # Who takes part. A server's models are published on the port of its address, and the next port
 # takes gradients and pulls; workers only dial out. http answers /metrics, /healthz, /readyz and

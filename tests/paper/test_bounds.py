@@ -67,3 +67,32 @@ def test_the_vanilla_parameter_server(cluster: Make) -> None:
     vanilla = cluster(servers=1, f_servers=0, workers=3, f_workers=0, rule="average")
 
     assert (vanilla.server_quorum, vanilla.worker_quorum, vanilla.rule) == (1, 3, "average")
+
+
+@pytest.mark.parametrize("f", [1, 2, 3])
+def test_the_synchronous_variant_needs_fewer_nodes(cluster: Make, f: int) -> None:
+    """Synchronous (delays bounded by round_timeout): n_w >= 2 f_w + 1, n_ps >= 3 f_ps + 1."""
+    enough = cluster(
+        variant="synchronous", servers=3 * f + 1, f_servers=f, workers=2 * f + 1, f_workers=f
+    )
+    assert (enough.server_quorum, enough.worker_quorum) == (2 * f + 1, f + 1)
+
+    with pytest.raises(ClusterError, match=rf"n_ps >= 3 f_ps \+ 1, but {3 * f} < {3 * f + 1}"):
+        cluster(variant="synchronous", servers=3 * f, f_servers=f)
+    with pytest.raises(ClusterError, match=rf"n_w >= 2 f_w \+ 1, but {2 * f} < {2 * f + 1}"):
+        cluster(variant="synchronous", workers=2 * f, f_workers=f)
+
+
+def test_the_quorums_of_the_synchronous_variant(cluster: Make) -> None:
+    """Synchronous: 2 f_ps + 1 <= q_ps <= n_ps - f_ps, and f_w + 1 <= q_w <= n_w - f_w."""
+    with pytest.raises(ClusterError, match=r"q_ps >= 2 f_ps \+ 1, but 2 < 3"):
+        cluster(variant="synchronous", servers=5, f_servers=1, server_quorum=2)
+    with pytest.raises(ClusterError, match=r"q_w >= f_w \+ 1, but 2 < 3"):
+        cluster(variant="synchronous", workers=7, f_workers=2, worker_quorum=2)
+
+
+def test_gathers_are_rarer_in_the_synchronous_variant(cluster: Make) -> None:
+    """With T = 1 the filters never run, so this variant wants T of 2 to 5."""
+    assert cluster(variant="synchronous").gather_period == 5
+    assert not cluster(variant="synchronous").warnings()
+    assert "2 to 5" in " ".join(cluster(variant="synchronous", gather_period=1).warnings())
