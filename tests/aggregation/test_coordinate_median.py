@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from byzsgd.aggregation import coordinate_median
-from byzsgd.aggregation.coordinate_median import CHUNK
+from byzsgd.aggregation.middles import CHUNK
 
 LARGEST = np.finfo(np.float32).max
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from byzsgd.aggregation.distances import BLOCK, squared_distances
+from byzsgd.aggregation.distances import BLOCK, nearest, neighbour_sums, squared_distances
 from byzsgd.aggregation.rule import AggregationError
 
 
@@ -95,3 +95,20 @@ def test_rows_that_are_not_finite_are_refused(value: float) -> None:
 
     with pytest.raises(AggregationError, match="row 1 has a coordinate that is not finite"):
         squared_distances(list(vectors))
+
+
+def test_one_row_alone() -> None:
+    """It is at distance 0 from itself, and must be finite too."""
+    assert squared_distances([np.float32([1, 2])]).tolist() == [[0]]
+    with pytest.raises(AggregationError, match="row 0 has a coordinate that is not finite"):
+        squared_distances([np.float32([1, np.nan])])
+
+
+def test_neighbours() -> None:
+    """The nearest count in order, a point itself is no neighbour, and ties take the lowest."""
+    squared = exact(np.float32([[0], [1], [2], [5]]))
+
+    assert neighbour_sums(squared, 2).tolist() == [1 + 4, 1 + 1, 1 + 4, 9 + 16]
+    assert neighbour_sums(squared, 0).tolist() == [0, 0, 0, 0]
+    assert nearest(squared, 1, 2).tolist() == [0, 1]
+    assert nearest(squared, 2, 3).tolist() == [0, 1, 2]

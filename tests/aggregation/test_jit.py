@@ -1,4 +1,4 @@
-"""The compiled median against its plain twin in NumPy: equal bits, or left to the twin."""
+"""Compiled medians and trimmed means against their plain twins in NumPy: equal bits, or left."""
 
 import importlib.util
 import subprocess
@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from byzsgd.aggregation import AggregationError, coordinate_median, jit
-from byzsgd.aggregation.network import median_network
+from byzsgd.aggregation import AggregationError, coordinate_median, jit, trimmed_mean
+from byzsgd.aggregation.network import median_network, middle_network
 from byzsgd.vectors import Vector
 
 D = jit.COORDINATES_MIN
@@ -68,6 +68,25 @@ def test_equal_bits_for_any_number_of_rows(n: int) -> None:
 
         assert is_fast(vectors)
         assert coordinate_median(vectors, 0).tobytes() == plain(vectors).tobytes()
+
+
+@with_llvmlite
+@pytest.mark.parametrize(("n", "f"), [(3, 0), (4, 0), (7, 2), (10, 3), (15, 3), (32, 1)])
+def test_equal_bits_for_trimmed_means(n: int, f: int) -> None:
+    """However many values are left, even or odd; sums that overflow are left to NumPy."""
+    small = np.clip(edges(n, 2 * D + 5), -LARGEST / 64, LARGEST / 64)
+    result = np.empty(2 * D + 5, np.float32)
+
+    assert jit.run(middle_network(n, f), list(small), result)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "run", lambda network, rows, result: False)
+        assert trimmed_mean(small, f).tobytes() == result.tobytes()
+    large = np.full((n, D), LARGEST, np.float32)
+    large[:, 1:] = small[:, 1:D]
+    result = result[:D]
+
+    assert not jit.run(middle_network(n, f), list(large), result)
+    assert trimmed_mean(large, f)[0] == LARGEST
 
 
 @with_llvmlite

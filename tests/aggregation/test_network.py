@@ -1,14 +1,14 @@
-"""The minimum and maximum networks that medians run on."""
+"""The minimum and maximum networks that medians and trimmed means run on."""
 
 import numpy as np
 import pytest
 
-from byzsgd.aggregation.network import median_network
+from byzsgd.aggregation.network import Network, median_network, middle_network
 
 
-def middles(vectors: np.ndarray) -> list[np.ndarray]:
+def middles(vectors: np.ndarray, network: Network | None = None) -> list[np.ndarray]:
     """What the network finds for the columns, written by the definition of a network."""
-    network = median_network(len(vectors))
+    network = network or median_network(len(vectors))
     registers = [*vectors, *[None] * (network.registers - len(vectors))]
     for minimum, left, right, target in network.operations:
         extremum = np.minimum if minimum else np.maximum
@@ -34,10 +34,22 @@ def test_large_networks_find_the_middles(n: int) -> None:
     np.testing.assert_array_equal(middles(columns), expected)
 
 
+@pytest.mark.parametrize("n", range(1, 15))
+def test_every_order_is_sorted_but_for_the_ends(n: int) -> None:
+    """Of every 0-1 column all values are found in order but the few that are left out."""
+    columns = (np.arange(2**n) >> np.arange(n)[:, None] & 1).astype(np.int8)
+    for trimmed in range((n + 1) // 2):
+        expected = np.sort(columns, axis=0)[trimmed : n - trimmed]
+
+        np.testing.assert_array_equal(middles(columns, middle_network(n, trimmed)), expected)
+
+
 @pytest.mark.parametrize("n", range(1, 41))
-def test_inputs_are_never_written(n: int) -> None:
+@pytest.mark.parametrize("kind", ["median", "sorted", "trimmed"])
+def test_inputs_are_never_written(n: int, kind: str) -> None:
     """No operation targets an input, and each reads only registers that hold something."""
-    network = median_network(n)
+    trimmed = {"sorted": 0, "trimmed": (n - 1) // 3}
+    network = median_network(n) if kind == "median" else middle_network(n, trimmed[kind])
     filled = set(range(n))
     for operation in network.operations:
         assert {operation.left, operation.right} <= filled

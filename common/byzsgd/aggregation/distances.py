@@ -5,21 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from byzsgd.aggregation.mixture import Row
 from byzsgd.aggregation.rule import refuse_non_finite
-from byzsgd.vectors import SQUARE_MAX, SQUARE_MIN, Vector
+from byzsgd.vectors import SQUARE_MAX, SQUARE_MIN
 
 BLOCK = 1 << 13
 """Coordinates handled at once: 32 KiB a row, few enough that no BLAS starts threads for them."""
 
 
-def squared_distances(rows: Sequence[Vector]) -> NDArray[np.float64]:
+def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
     """Squared Euclidean distances between all pairs of rows: symmetric, zeros on the diagonal.
 
     By direct differences: |a|^2 + |b|^2 - 2 ab loses everything where rows share an offset, and
     lets whoever adds one choose the winner. Float32 inside a block, float64 across blocks.
 
     Args:
-        rows: n rows of ``(d,)`` float32; n is at least 2.
+        rows: n rows of length d.
 
     Returns:
         ``(n, n)`` float64, of the right scale also where float32 squares overflow or vanish. An
@@ -47,7 +48,7 @@ def squared_distances(rows: Sequence[Vector]) -> NDArray[np.float64]:
                 np.vecdot(later, later, out=squares[index, index + 1 :])
             _redo_out_of_range(block, squares)
             total += squares
-    if not np.isfinite(total).all():
+    if n == 1 or not np.isfinite(total).all():
         refuse_non_finite(rows)
     return total + total.T
 
@@ -58,3 +59,23 @@ def _redo_out_of_range(block: NDArray[np.float32], squares: NDArray[np.float64])
     for i, j in np.argwhere(np.triu(~right, 1)):
         wide = block[j].astype(np.float64) - block[i]
         squares[i, j] = wide @ wide
+
+
+def neighbour_sums(squared: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Sum of each point's squared distances to its nearest others.
+
+    Args:
+        squared: ``(n, n)`` float64, squared distances.
+        count: How many others count.
+
+    Returns:
+        ``(n,)`` float64.
+    """
+    # Sorted, so that equal sets of distances have equal sums; the first is a point's own, zero.
+    sums: NDArray[np.float64] = np.sort(squared, axis=1)[:, 1 : count + 1].sum(axis=1)
+    return sums
+
+
+def nearest(squared: NDArray[np.float64], point: int, count: int) -> NDArray[np.intp]:
+    """Indices, ascending, of the points nearest to one, itself included; ties take the lowest."""
+    return np.sort(np.argsort(squared[point], kind="stable")[:count])

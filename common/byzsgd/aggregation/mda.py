@@ -9,14 +9,16 @@ from byzsgd.aggregation.average import average
 from byzsgd.aggregation.cover import bits, vertex_cover
 from byzsgd.aggregation.distances import squared_distances
 from byzsgd.aggregation.rule import (
+    Bound,
     Rule,
     Vectors,
     checked_rows,
     refuse_non_finite,
     result_vector,
-    shortfall,
 )
 from byzsgd.vectors import Vector
+
+BOUND = Bound("mda", 2, 1)
 
 
 def mda(vectors: Vectors, f: int, *, out: Vector | None = None) -> Vector:
@@ -49,7 +51,7 @@ def mda(vectors: Vectors, f: int, *, out: Vector | None = None) -> Vector:
         >>> mda(np.float32([[1], [2], [900]]), f=1)
         array([1.5], dtype=float32)
     """
-    rows = checked_rows(vectors, f, check)
+    rows = checked_rows(vectors, f, BOUND)
     result = result_vector(rows, out)
     return average([rows[index] for index in mda_subset(rows, f)], 0, out=result)
 
@@ -64,16 +66,11 @@ def mda_subset(vectors: Vectors, f: int) -> tuple[int, ...]:
     Raises:
         AggregationError: If the contract of ``byzsgd.aggregation`` is violated.
     """
-    rows = checked_rows(vectors, f, check)
+    rows = checked_rows(vectors, f, BOUND)
     if f == 0:
         refuse_non_finite(rows)
         return tuple(range(len(rows)))
     return smallest_diameter_subset(squared_distances(rows), len(rows) - f)
-
-
-def check(n: int, f: int) -> str | None:
-    """None, or why n vectors are too few for f Byzantine ones among them."""
-    return shortfall("mda", "2 f + 1", n, 2 * f + 1)
 
 
 def smallest_diameter_subset(squared: NDArray[np.float64], size: int) -> tuple[int, ...]:
@@ -145,4 +142,16 @@ def _first_subset(far: Sequence[int], size: int, witness: int) -> tuple[int, ...
     return tuple(bits(chosen))[:size]
 
 
-MDA = Rule(name="mda", aggregate=mda, check=check, select=mda_subset)
+MDA = Rule(
+    name="mda",
+    aggregate=mda,
+    check=BOUND,
+    # The bound above, for the square of a diameter is at most 2 (n - f) times the variance.
+    kappa=lambda n, f: 8 * f**2 / (n - f),
+    kappa_formula="8 f^2 / (n - f)",
+    cost="O(n^2 d) and the search; n blocks",
+    use="Gradients, by default: it is the rule of ByzSGD's proof.",
+    paper="El-Mhamdi, Guerraoui, Guirguis, Hoang, Rouault, Genuinely Distributed Byzantine Machine "
+    "Learning, PODC 2020",
+    select=mda_subset,
+)

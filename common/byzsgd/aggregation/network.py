@@ -1,4 +1,4 @@
-"""Straight-line programs of minima and maxima that find the middle of n values.
+"""Straight-line programs of minima and maxima that find the middle values of n.
 
 The same few operations whatever the values, so they run on whole blocks of coordinates at once.
 """
@@ -27,7 +27,7 @@ class Network:
     operations: tuple[Operation, ...]
     """To be done in this order."""
     middles: tuple[int, ...]
-    """Registers of the result: the middle, or the two middles where n is even."""
+    """Registers of the result: the middle values, ascending."""
     registers: int
     """How many registers the program needs, inputs included."""
 
@@ -44,25 +44,44 @@ def median_network(n: int) -> Network:
 
     Source: Knuth, "The Art of Computer Programming", volume 3, algorithm 5.2.2 M.
     """
-    computed: list[tuple[bool, int, int]] = []
-
-    def operation(minimum: bool, left: int, right: int) -> int:
-        computed.append((minimum, left, right))
-        return n + len(computed) - 1
-
     # Values 0..n-1 are the inputs; value n + k is what the k-th operation computes.
+    computed: list[tuple[bool, int, int]] = []
     even = n - n % 2
-    values = list(range(even))
-    for i, j in _merge_exchange(even):
-        low, high = values[i], values[j]
-        values[i], values[j] = operation(True, low, high), operation(False, low, high)
+    values = _sorted(n, even, computed)
     middles = values[even // 2 - 1 : even // 2 + 1]
     if n % 2:
         last = n - 1
         for minimum, bound in zip((False, True), middles, strict=False):
-            last = operation(minimum, last, bound)
+            computed.append((minimum, last, bound))
+            last = n + len(computed) - 1
         middles = [last]
     return _allocated(n, computed, middles)
+
+
+@cache
+def middle_network(n: int, trimmed: int) -> Network:
+    """The network that finds, and sorts, all of n values but the smallest and the largest few.
+
+    Args:
+        n: How many values; at least 1.
+        trimmed: How many to leave out on each side; fewer than half.
+    """
+    if n - 2 * trimmed <= 2:
+        return median_network(n)
+    computed: list[tuple[bool, int, int]] = []
+    values = _sorted(n, n, computed)
+    return _allocated(n, computed, values[trimmed : n - trimmed])
+
+
+def _sorted(n: int, count: int, computed: list[tuple[bool, int, int]]) -> list[int]:
+    """The first ``count`` of n inputs in ascending order; the operations are appended."""
+    values = list(range(count))
+    for i, j in _merge_exchange(count):
+        low, high = values[i], values[j]
+        for index, minimum in ((i, True), (j, False)):
+            computed.append((minimum, low, high))
+            values[index] = n + len(computed) - 1
+    return values
 
 
 def _merge_exchange(n: int) -> Iterator[tuple[int, int]]:
