@@ -1,6 +1,7 @@
 """Options, clusters without keys, and nodes that a test talks to and that answer in words."""
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from byzsgd.protocol import (
     Effect,
     Event,
     Node,
-    ParameterServer,
     PeerConnected,
     Publish,
     Received,
@@ -22,11 +22,16 @@ from byzsgd.protocol import (
     SaveCheckpoint,
     Send,
     Stop,
-    Worker,
+    TryModel,
+    server_of,
+    worker_of,
 )
-from byzsgd.protocol.work import aggregate, compute_gradient
+from byzsgd.protocol.effects import Work
+from byzsgd.protocol.work import aggregate, compute_gradient, try_model
 from byzsgd.simulation.cluster import without_keys
 from byzsgd.vectors import Vector
+
+HEAVY = (Aggregate, ComputeGradient, TryModel)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,6 +70,13 @@ def say(effect: Effect) -> str:
         case ComputeGradient(step, vector, momentum, beta):
             momentum_words = f"momentum={_value(momentum)} beta={beta:g}"
             return f"gradient step={step} at {_value(vector)} {momentum_words}"
+        case TryModel():
+            bound = "" if effect.bound == inf else f" bound={effect.bound:g}"
+            return (
+                f"try step={effect.step} at {_value(effect.vector)}{bound} "
+                f"reference={_value(effect.reference)} base={_value(effect.base)} "
+                f"momentum={_value(effect.momentum)}"
+            )
         case SaveCheckpoint(step, vector):
             return f"save step={step} value={_value(vector)}"
         case Refuse(peer, step, reason):
@@ -83,9 +95,7 @@ class Conversation:
         """What the node did last."""
         self.started = self._answer(node.start(now))
         """What the node did at its start, in words."""
-        self.work: list[Aggregate | ComputeGradient] = [
-            e for e in self.effects if isinstance(e, Aggregate | ComputeGradient)
-        ]
+        self.work: list[Work] = [e for e in self.effects if isinstance(e, HEAVY)]
         """Heavy work that the node asked for and that is not done, oldest first."""
 
     def receives(self, peer: str, *messages: Message) -> list[str]:
@@ -112,16 +122,20 @@ class Conversation:
     def works(self, gradient: float = 0.0, *, last: bool = False) -> list[str]:
         """What the node does once its oldest (or its last) heavy work is done."""
         effect = self.work.pop(-1 if last else 0)
+
+        def constant(at: Vector, step: int) -> tuple[Vector, float]:
+            return np.full_like(at, gradient), 0.0
+
         if isinstance(effect, Aggregate):
             return self.meets(aggregate(effect))
-        return self.meets(
-            compute_gradient(effect, lambda at, step: (np.full_like(at, gradient), 0.0))
-        )
+        if isinstance(effect, TryModel):
+            return self.meets(try_model(effect, constant))
+        return self.meets(compute_gradient(effect, constant))
 
     def meets(self, event: Event) -> list[str]:
         """What the node does about an event."""
         words = self._answer(self.node.handle(event, self.now))
-        self.work += [e for e in self.effects if isinstance(e, Aggregate | ComputeGradient)]
+        self.work += [e for e in self.effects if isinstance(e, HEAVY)]
         return words
 
     def _answer(self, effects: list[Effect]) -> list[str]:
@@ -178,7 +192,8 @@ def server(conversations: list[Conversation]) -> Callable[..., Conversation]:
     def start(
         cluster: Cluster | None = None, *, identity: str = "s1", value: float = 0, **options: int
     ) -> Conversation:
-        node = ParameterServer(identity, cluster or make_cluster(), np.float32([value]), **options)
+        shared = cluster or make_cluster()
+        node = server_of(shared, identity, np.float32([value]), **options)
         conversations.append(Conversation(node))
         return conversations[-1]
 
@@ -190,7 +205,7 @@ def worker(conversations: list[Conversation]) -> Callable[..., Conversation]:
     """Starts a worker, w1 of the usual cluster unless the test says otherwise."""
 
     def start(cluster: Cluster | None = None, *, identity: str = "w1") -> Conversation:
-        conversations.append(Conversation(Worker(identity, cluster or make_cluster())))
+        conversations.append(Conversation(worker_of(cluster or make_cluster(), identity)))
         return conversations[-1]
 
     return start

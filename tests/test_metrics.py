@@ -13,6 +13,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.exposition import generate_latest
 
 from byzsgd.cluster import Cluster
+from byzsgd.filters import Filter
 from byzsgd.messages import GatherModel, Gradient, Model, Reason
 from byzsgd.metrics import ALIVE_SECONDS, NodeCollector, quorum_margins
 from byzsgd.protocol import Node
@@ -50,6 +51,16 @@ OF_WORKERS = OF_NODES | {
     "byzsgd_worker_skipped_steps": "counter",
     "byzsgd_worker_loss": "gauge",
 }
+
+OF_ROUNDS = {"byzsgd_node_missed_rounds": "counter", "byzsgd_node_passed_over": "gauge"}
+OF_FILTERS = OF_ROUNDS | {
+    "byzsgd_worker_scatter_steps": "counter",
+    "byzsgd_worker_scatter_pulls": "counter",
+    "byzsgd_worker_fallback_steps": "counter",
+    "byzsgd_worker_accepted": "counter",
+    "byzsgd_worker_filtered": "counter",
+}
+"""What the synchronous variant adds, for both roles and for workers."""
 
 STATISTICS = Statistics(
     messages={("gradient", "received"): 5, ("model", "sent"): 2},
@@ -155,6 +166,24 @@ def test_a_worker_shows_all_of_its_metrics(learning: Watched) -> None:
 
     assert {family.name: family.type for family in families} == OF_WORKERS
     assert len(families) == len(OF_WORKERS)
+
+
+def test_the_synchronous_variant_shows_more(
+    server: Any, worker: Any, cluster: Callable[..., Cluster]
+) -> None:
+    """Rounds that were missed, and what workers pulled and filtered."""
+    shared = cluster(variant="synchronous")
+    s1, w1 = server(shared), worker(shared)
+    s1.hears(("w1", "w2", "w3"), Gradient(0, np.float32([1])))
+    s1.waits(shared.round_timeout)
+    w1.node.progress.filtered["s2", Filter.LIPSCHITZ] += 3
+    of_server, of_worker = Watched(s1.node, s1.now), Watched(w1.node, w1.now)
+
+    assert {f.name: f.type for f in of_server.families()}.items() >= OF_ROUNDS.items()
+    assert {f.name: f.type for f in of_worker.families()}.items() >= OF_FILTERS.items()
+    assert of_server.samples("byzsgd_node_missed_rounds_total") == {("w4",): 1}
+    assert of_server.samples("byzsgd_node_passed_over") == {("w4",): 1}
+    assert of_worker.samples("byzsgd_worker_filtered_total") == {("s2", "lipschitz"): 3}
 
 
 def test_names_and_help_follow_prometheus_conventions(watched: Watched) -> None:

@@ -256,9 +256,12 @@ def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
     q_ps, q_w = values["server_quorum"], values["worker_quorum"]
     # Where delays are bounded, who is silent is known to be Byzantine: fewer nodes will do.
     if values["variant"] == Variant.SYNCHRONOUS:
-        per_f, spare, least_q_w, q_w_words = 2, 1, f_w + 1, "f_w + 1"
+        per_f, spare = 2, 1
+        # Or all that are sure to come: fewer could be mostly lies, were somebody late after all.
+        least_q_w, q_w_words = min(2 * f_w + 1, n_w - f_w), "min(2 f_w + 1, n_w - f_w)"
     else:
-        per_f, spare, least_q_w, q_w_words = 3, 2, 2 * f_w + 1, "2 f_w + 1"
+        per_f, spare = 3, 2
+        least_q_w, q_w_words = 2 * f_w + 1, "2 f_w + 1"
     one_trusted = f_ps == 0 and n_ps == 1
     if not one_trusted and n_ps < 3 * f_ps + spare:
         least = 3 * f_ps + spare

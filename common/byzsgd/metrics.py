@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from byzsgd import __version__
-from byzsgd.cluster import Role
+from byzsgd.cluster import Role, Variant
 from byzsgd.messages import Reason
 from byzsgd.protocol import Node, ParameterServer
 from byzsgd.protocol.progress import SECONDS_BOUNDS, Buckets
@@ -56,10 +56,15 @@ class NodeCollector(Collector):
         statistics = self._statistics()
         yield from self._of_node(statistics)
         yield from self._of_transport(statistics)
+        synchronous = self._node.cluster.variant is Variant.SYNCHRONOUS
+        if synchronous:
+            yield from self._of_rounds()
         if isinstance(self._node, ParameterServer):
             yield from self._of_server()
         else:
             yield from self._of_worker()
+            if synchronous:
+                yield from self._of_filters()
 
     def _of_node(self, statistics: Statistics) -> Iterator[Metric]:
         node, progress = self._node, self._node.progress
@@ -82,7 +87,9 @@ class NodeCollector(Collector):
             progress.steps,
         )
         yield CounterMetricFamily(
-            "byzsgd_node_pulls", "Pulls sent; each says that something was late.", progress.pulls
+            "byzsgd_node_pulls",
+            "Pulls sent: something was late, or a worker of the synchronous variant asked.",
+            progress.pulls,
         )
         yield GaugeMetricFamily(
             "byzsgd_node_event_loop_lag_seconds",
@@ -179,11 +186,12 @@ class NodeCollector(Collector):
             "Median distance of the votes to the contracted model, over that to the own before.",
             drift.contraction,
         )
-        if progress.variance_ratio is not None:
+        if progress.variance.ratio is not None:
             yield GaugeMetricFamily(
                 "byzsgd_server_variance_ratio",
-                "MDA's variance condition, left side over right; above 1 nothing is promised.",
-                progress.variance_ratio,
+                "MDA's variance condition over the last updates, left side over right; "
+                "above 1 nothing is promised.",
+                progress.variance.ratio,
             )
         left_out = CounterMetricFamily(
             "byzsgd_server_left_out",
@@ -210,6 +218,57 @@ class NodeCollector(Collector):
             yield GaugeMetricFamily(
                 "byzsgd_worker_loss", "Loss on the last mini-batch.", progress.loss
             )
+
+    def _of_rounds(self) -> Iterator[Metric]:
+        missed = CounterMetricFamily(
+            "byzsgd_node_missed_rounds",
+            "Rounds of the synchronous variant that a peer was waited for in vain.",
+            labels=["peer"],
+        )
+        passed_over = GaugeMetricFamily(
+            "byzsgd_node_passed_over",
+            "1 for a peer that is not waited for until it is in time again.",
+            labels=["peer"],
+        )
+        for peer, count in sorted(self._node.progress.missed.items()):
+            missed.add_metric([peer], count)
+            passed_over.add_metric([peer], peer in self._node.progress.passed_over)
+        yield missed
+        yield passed_over
+
+    def _of_filters(self) -> Iterator[Metric]:
+        progress = self._node.progress
+        yield CounterMetricFamily(
+            "byzsgd_worker_scatter_steps",
+            "Steps in which one server's model was to do: no gather, not the first ones.",
+            progress.scatter_steps,
+        )
+        yield CounterMetricFamily(
+            "byzsgd_worker_scatter_pulls",
+            "Models pulled in those steps, refused and late ones included.",
+            progress.scatter_pulls,
+        )
+        yield CounterMetricFamily(
+            "byzsgd_worker_fallback_steps",
+            "Steps in which every server's model was refused, and their median taken.",
+            progress.fallbacks,
+        )
+        accepted = CounterMetricFamily(
+            "byzsgd_worker_accepted",
+            "Models of a single server that both filters accepted, by server.",
+            labels=["server"],
+        )
+        for server, count in sorted(progress.accepted.items()):
+            accepted.add_metric([server], count)
+        yield accepted
+        filtered = CounterMetricFamily(
+            "byzsgd_worker_filtered",
+            "Models that a filter refused, by server and filter.",
+            labels=["server", "filter"],
+        )
+        for (server, which), count in sorted(progress.filtered.items()):
+            filtered.add_metric([server, which.value], count)
+        yield filtered
 
 
 def refusals(node: Node, statistics: Statistics) -> Counter[tuple[str, Reason]]:

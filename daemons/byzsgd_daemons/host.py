@@ -1,6 +1,7 @@
 """Runs one node in this process: the only place where node, clock, network and threads meet."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -9,31 +10,30 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import Protocol
 
 from byzsgd import checkpoint
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.messages import Message, Reason
 from byzsgd.protocol import (
     Aggregate,
-    Aggregated,
     ComputeGradient,
     DeadlinePassed,
     Effect,
     Event,
-    GradientComputed,
     Node,
     PeerConnected,
     Publish,
     Received,
     Refuse,
+    Result,
     SaveCheckpoint,
     Send,
     Stop,
+    TryModel,
 )
-from byzsgd.protocol.work import aggregate, compute_gradient
+from byzsgd.protocol.variance import State, sentence
+from byzsgd.protocol.work import Gradient, aggregate, compute_gradient, try_model
 from byzsgd.transport import Transport
-from byzsgd.vectors import Vector
 from byzsgd_daemons.logs import Limiter, logger
 
 INLINE_MAX = 1 << 16
@@ -45,14 +45,8 @@ SLOW_SECONDS = 3.0
 WATCH_SECONDS = 0.5
 """How often the host looks at its own lag and at whom the node waits for."""
 
-Gradient = Callable[[Vector, int], tuple[Vector, float]]
-
-
-class Work(Protocol):
-    """A piece of heavy work, done in the thread."""
-
-    def __call__(self) -> Aggregated | GradientComputed:
-        """Do it, and return the event that says so."""
+Work = Callable[[], Result]
+"""A piece of heavy work, done in a thread: returns the event that says so."""
 
 
 class Host:
@@ -91,6 +85,7 @@ class Host:
         self._stopped: asyncio.Future[None]
         self._told = ""
         self._told_done = False
+        self._told_variance = State.UNKNOWN
         self._saving = False
         self._unsaved: SaveCheckpoint | None = None
 
@@ -99,6 +94,12 @@ class Host:
         """What carries the node's messages, once it runs."""
         assert self._transport is not None
         return self._transport
+
+    @property
+    def gradient(self) -> Gradient:
+        """The task's gradient, of a worker."""
+        assert self._gradient is not None, "only workers compute gradients"
+        return self._gradient
 
     async def run(self, transport: Transport) -> None:
         """Run the node until a signal or the node itself ends it.
@@ -181,10 +182,11 @@ class Host:
                 case Aggregate():
                     self._aggregate(effect)
                 case ComputeGradient():
-                    assert self._gradient is not None, "only workers compute gradients"
                     self._in_thread(
-                        partial(compute_gradient, effect, self._gradient, time.perf_counter)
+                        partial(compute_gradient, effect, self.gradient, time.perf_counter)
                     )
+                case TryModel():
+                    self._in_thread(partial(try_model, effect, self.gradient, time.perf_counter))
                 case SaveCheckpoint():
                     self._save(effect)
                 case Refuse(peer, step, reason):
@@ -204,7 +206,7 @@ class Host:
     def _in_thread(self, work: Work) -> None:
         self._loop.run_in_executor(self._threads, work).add_done_callback(self._worked)
 
-    def _worked(self, future: "asyncio.Future[Aggregated | GradientComputed]") -> None:
+    def _worked(self, future: "asyncio.Future[Result]") -> None:
         if not future.cancelled():
             self._guard(lambda: self._meet(future.result()))
 
@@ -267,6 +269,7 @@ class Host:
             now = self._loop.time()
             self.lag_seconds = max(now - before - WATCH_SECONDS, 0.0)
             self._tell_done()
+            self._tell_variance()
             self._tell_waiting(now)
 
     def _tell_done(self) -> None:
@@ -275,6 +278,18 @@ class Host:
             step = self.node.step
             self._log.info("training is done at step %d", step, extra={"step": step})
         self._told_done = self.node.done
+
+    def _tell_variance(self) -> None:
+        """Say whether the variance condition holds, when that changes."""
+        condition, told = self.node.progress.variance, self._told_variance
+        if condition.state is told:
+            return
+        self._told_variance = condition.state
+        if told is State.UNKNOWN and condition.state is State.HOLDS:
+            return  # As it should be.
+        level = logging.WARNING if condition.state is State.VIOLATED else logging.INFO
+        extra = {"step": condition.since}
+        self._log.log(level, "%s", sentence(condition, self.node.cluster), extra=extra)
 
     def _tell_waiting(self, now: float) -> None:
         """Say whom the node waits for, when that lasts and when it changes."""

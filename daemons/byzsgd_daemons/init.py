@@ -131,10 +131,10 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         public_keys: Of every node, by identity.
     """
     defaults = TASKS[plan.task].defaults if plan.task in TASKS else UNKNOWN_TASK
+    # Of either variant what both allow: then a network slower than its bound is no danger either.
+    f_servers = max((plan.servers - 2) // 3, 0) if plan.f_servers is None else plan.f_servers
+    f_workers = max((plan.workers - 1) // 3, 0) if plan.f_workers is None else plan.f_workers
     synchronous = plan.variant == Variant.SYNCHRONOUS
-    spare, per_f = (1, 2) if synchronous else (2, 3)
-    f_servers = max((plan.servers - spare) // 3, 0) if plan.f_servers is None else plan.f_servers
-    f_workers = max((plan.workers - 1) // per_f, 0) if plan.f_workers is None else plan.f_workers
     period = GATHER_PERIOD[Variant.SYNCHRONOUS if synchronous else Variant.ASYNCHRONOUS]
     steps = defaults.steps if plan.steps is None else plan.steps
     rate = defaults.learning_rate if plan.learning_rate is None else plan.learning_rate
@@ -202,8 +202,7 @@ f_workers = {f_workers}    # of {workers} workers
 # How many models a worker waits for, and gradients a server. The default is the largest that does
 # not wait for liars, n - f, and the best:
 # 2 f_servers + 2 <= server_quorum <= n_ps - f_servers,
-# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers; synchronous: from 2 f_servers + 1 and
-# f_workers + 1.
+# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers; synchronous: from 2 f_servers + 1.
 # server_quorum = {server_quorum}
 # worker_quorum = {worker_quorum}
 

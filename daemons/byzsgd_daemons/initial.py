@@ -56,15 +56,23 @@ def of_task(task: Task, cluster: Cluster) -> Initial:
     Raises:
         TaskError: If the task cannot be used.
     """
-    period = cluster.gather_period
-    if period == "auto":
-        period = gather_period(
-            task,
-            seed=cluster.seed,
-            learning_rate=cluster.learning_rate,
-            batch_size=cluster.batch_size,
-        )
-    return Initial(task.initial(cluster.seed), period)
+    return Initial(task.initial(cluster.seed), period_of(task, cluster))
+
+
+def period_of(task: Task, cluster: Cluster) -> int:
+    """T: the cluster file's, or the estimate where that says "auto".
+
+    Raises:
+        TaskError: If the task cannot be used.
+    """
+    if cluster.gather_period != "auto":
+        return cluster.gather_period
+    return gather_period(
+        task,
+        seed=cluster.seed,
+        learning_rate=cluster.learning_rate,
+        batch_size=cluster.batch_size,
+    )
 
 
 def write(initial: Initial, path: Path) -> None:

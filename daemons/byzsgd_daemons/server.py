@@ -2,7 +2,7 @@
 
 from byzsgd import checkpoint
 from byzsgd.cluster import Role
-from byzsgd.protocol import ParameterServer
+from byzsgd.protocol import server_of
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
@@ -35,9 +35,9 @@ async def serve(settings: config.Settings) -> None:
         if found:
             step, vector = found.step, found.vector
             log.info("resumes from the checkpoint of step %d", step, extra={"step": step})
-    server = ParameterServer(
-        settings.id,
+    server = server_of(
         cluster,
+        settings.id,
         vector,
         step=step,
         gather_period=initial.gather_period,

@@ -4,9 +4,10 @@ from math import isfinite
 from typing import Any
 
 from byzsgd import __version__
-from byzsgd.cluster import Role
+from byzsgd.cluster import Role, Variant
 from byzsgd.metrics import quorum_margins, refusals
-from byzsgd.protocol import Node, ParameterServer
+from byzsgd.protocol import Node, ParameterServer, variance
+from byzsgd.protocol.progress import Progress
 from byzsgd.transport import Statistics
 
 READY_WAIT_SECONDS = 10.0
@@ -64,13 +65,34 @@ def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
             "gathers": progress.gathers,
             "catch_ups": progress.catch_ups,
             "left_out": dict(sorted(progress.left_out.items())),
-            "variance_ratio": progress.variance_ratio,
+            "variance_ratio": progress.variance.ratio,
+            "variance_condition": {
+                "state": progress.variance.state.value,
+                "since": progress.variance.since,
+                "sentence": variance.sentence(progress.variance, node.cluster),
+            },
         }
     else:
         # JSON knows no NaN and no infinity.
         loss = progress.loss if progress.loss is not None and isfinite(progress.loss) else None
         status |= {"loss": loss, "skipped": progress.skipped}
+    if node.cluster.variant is Variant.SYNCHRONOUS:
+        status |= _rounds(progress)
     return status
+
+
+def _rounds(progress: Progress) -> dict[str, Any]:
+    """What is counted in the synchronous variant alone."""
+    filtered = sorted(progress.filtered.items())
+    return {
+        "missed": dict(sorted(progress.missed.items())),
+        "passed_over": sorted(progress.passed_over),
+        "scatter_steps": progress.scatter_steps,
+        "scatter_pulls": progress.scatter_pulls,
+        "fallbacks": progress.fallbacks,
+        "accepted": dict(sorted(progress.accepted.items())),
+        "filtered": {f"{server} {which.value}": count for (server, which), count in filtered},
+    }
 
 
 def ready(node: Node, now: float) -> bool:

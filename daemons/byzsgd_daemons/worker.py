@@ -1,11 +1,12 @@
 """A worker daemon: builds a correct worker from its files and runs it."""
 
-from byzsgd.cluster import Role
-from byzsgd.protocol import Worker
+from byzsgd.cluster import Role, Variant
+from byzsgd.protocol import worker_of
 from byzsgd.tasks import Share, load_task
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
+from byzsgd_daemons.initial import period_of
 
 
 async def serve(settings: config.Settings) -> None:
@@ -29,7 +30,10 @@ async def serve(settings: config.Settings) -> None:
         seed=cluster.seed,
         batch_size=cluster.batch_size,
     )
-    worker = Worker(settings.id, cluster, pull_after=settings.pull_after)
+    period = None
+    if cluster.variant is Variant.SYNCHRONOUS:
+        period = period_of(task, cluster)
+    worker = worker_of(cluster, settings.id, gather_period=period, pull_after=settings.pull_after)
     host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
     transport = ZeroMQ(settings.id, cluster, secret, d, host)
     await daemon.run(host, transport, http)

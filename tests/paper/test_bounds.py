@@ -84,11 +84,13 @@ def test_the_synchronous_variant_needs_fewer_nodes(cluster: Make, f: int) -> Non
 
 
 def test_the_quorums_of_the_synchronous_variant(cluster: Make) -> None:
-    """Synchronous: 2 f_ps + 1 <= q_ps <= n_ps - f_ps, and f_w + 1 <= q_w <= n_w - f_w."""
+    """Synchronous: 2 f_ps + 1 <= q_ps <= n_ps - f_ps, and min(2 f_w + 1, n_w - f_w) <= q_w."""
     with pytest.raises(ClusterError, match=r"q_ps >= 2 f_ps \+ 1, but 2 < 3"):
         cluster(variant="synchronous", servers=5, f_servers=1, server_quorum=2)
-    with pytest.raises(ClusterError, match=r"q_w >= f_w \+ 1, but 2 < 3"):
-        cluster(variant="synchronous", workers=7, f_workers=2, worker_quorum=2)
+    with pytest.raises(ClusterError, match=r"q_w >= min\(2 f_w \+ 1, n_w - f_w\), but 4 < 5"):
+        cluster(variant="synchronous", workers=10, f_workers=2, worker_quorum=4)
+    with pytest.raises(ClusterError, match=r"q_w >= min\(2 f_w \+ 1, n_w - f_w\), but 2 < 3"):
+        cluster(variant="synchronous", workers=5, f_workers=2, worker_quorum=2)
 
 
 def test_gathers_are_rarer_in_the_synchronous_variant(cluster: Make) -> None:

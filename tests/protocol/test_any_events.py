@@ -1,7 +1,8 @@
 """Whatever happens to a node, in whatever order: it never raises, and its invariants hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull
-from byzsgd.protocol import Effect, Node, ParameterServer, Worker
+from byzsgd.protocol import Effect, Node, ParameterServer, server_of, synchronous, worker_of
 from byzsgd.protocol.window import WINDOW_STEPS
 
 Make = Callable[..., Any]
@@ -51,7 +52,14 @@ happenings = st.lists(
     ),
     max_size=60,
 )
-periods = st.sampled_from([1, 2])
+periods = st.sampled_from([1, 2, 4])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_priming() -> Iterator[None]:
+    """A worker of the synchronous variant soon pulls single models."""
+    with mock.patch.object(synchronous, "PRIMING_STEPS", 1):
+        yield
 
 
 def live(conversation: Any, digests: dict[str, bytes], happened: list[Happening]) -> list[Effect]:
@@ -85,7 +93,6 @@ def held(node: Node) -> int:
     """How many vectors a node keeps for its peers."""
     if isinstance(node, ParameterServer):
         return node._gradients.held + node._models.held + len(node._catch_up.models)
-    assert isinstance(node, Worker)
     return node._models.held
 
 
@@ -96,6 +103,7 @@ def room(node: Node) -> int:
     return WINDOW_STEPS * n_servers
 
 
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @pytest.mark.parametrize("role", ["server", "worker"])
 @settings(derandomize=True, deadline=None, max_examples=250)
 @given(period=periods, happened=happenings)
@@ -104,6 +112,7 @@ def test_equal_event_lists_give_equal_effects(
     converse: Make,
     words: Callable[[Effect], str],
     role: str,
+    variant: str,
     period: int,
     happened: list[Happening],
 ) -> None:
@@ -111,13 +120,13 @@ def test_equal_event_lists_give_equal_effects(
 
     Every conversation validates its node after each event.
     """
-    shared = cluster(gather_period=period, steps=4, learning_rate=0.5)
+    shared = cluster(variant=variant, gather_period=period, steps=4, learning_rate=0.5)
     lives = []
     for _ in range(2):
         node = (
-            ParameterServer("s1", shared, np.float32([0]), checkpoint_period=2)
+            server_of(shared, "s1", np.float32([0]), checkpoint_period=2)
             if role == "server"
-            else Worker("w1", shared)
+            else worker_of(shared, "w1")
         )
         conversation = converse(node)
         effects = live(conversation, shared.digests(), happened)
@@ -130,6 +139,7 @@ def test_equal_event_lists_give_equal_effects(
     assert lives[0] == lives[1]
 
 
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(
     happened=st.lists(
@@ -140,28 +150,33 @@ def test_equal_event_lists_give_equal_effects(
     )
 )
 def test_who_is_no_server_never_moves_a_worker(
-    cluster: Make, converse: Make, happened: list[Happening]
+    cluster: Make, converse: Make, variant: str, happened: list[Happening]
 ) -> None:
     """Operators, strangers and other workers have no vote, whatever they say."""
-    shared = cluster()
-    conversation = converse(Worker("w2", shared))
+    shared = cluster(variant=variant)
+    conversation = converse(worker_of(shared, "w2"))
     live(conversation, shared.digests(), happened)
 
     assert conversation.node.waiting().have == 0
     assert conversation.work == []
 
 
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(
     lies=st.lists(st.tuples(st.sampled_from(["s5", "w4", "op"]), messages), max_size=40),
     waits=st.lists(st.sampled_from([0.25, 1.0, 20.0]), min_size=40, max_size=40),
 )
 def test_as_many_liars_as_are_tolerated_never_move_a_server(
-    cluster: Make, converse: Make, lies: list[tuple[str, Message]], waits: list[float]
+    cluster: Make,
+    converse: Make,
+    variant: str,
+    lies: list[tuple[str, Message]],
+    waits: list[float],
 ) -> None:
     """One server, one worker and an operator, alone with a server: it stays where it is."""
-    shared = cluster()
-    conversation = converse(ParameterServer("s1", shared, np.float32([0])))
+    shared = cluster(variant=variant)
+    conversation = converse(server_of(shared, "s1", np.float32([0])))
     for (liar, lie), seconds in zip(lies, waits, strict=False):
         live(conversation, shared.digests(), [("received", (liar, lie)), ("waits", seconds)])
 

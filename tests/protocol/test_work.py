@@ -1,12 +1,15 @@
 """The heavy work that nodes ask for, as pure functions of an effect."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
 
 from byzsgd.protocol import Aggregate, ComputeGradient
+from byzsgd.protocol.variance import Spread
 from byzsgd.protocol.work import aggregate, compute_gradient
 from byzsgd.vectors import Vector
 
@@ -35,7 +38,7 @@ def test_without_a_model_the_result_is_the_aggregate() -> None:
     assert result.step == 7
     assert result.vector == v(3.5)
     assert result.report.left_out == ()
-    assert result.report.variance_ratio is None
+    assert result.report.spread is None
 
 
 def test_with_a_model_the_result_is_the_update() -> None:
@@ -58,6 +61,30 @@ def test_no_vote_and_no_model_is_changed(rule: str) -> None:
     assert [vector.item() for vector in (*vectors, model)] == [2, 4, 6, 10]
 
 
+def test_pre_steps_come_first() -> None:
+    """The rule sees what they make of the votes; who is left out can then not be told."""
+    effect = Aggregate(0, "mda", *votes(2, 4, 900), f=1, pre_steps=("nnm",))
+    result = aggregate(effect)
+
+    # Neighbours' means are 3, 3 and 452.
+    assert result.vector == v(3)
+    assert result.report.left_out == ()
+
+
+def test_the_step_is_the_seed_of_pre_steps() -> None:
+    """Every server puts the same votes into the same buckets, and others in other steps."""
+    identities, vectors = votes(*(2.0**n for n in range(9)))
+    medians = [
+        aggregate(
+            Aggregate(step, "coordinate_median", identities, vectors, 1, pre_steps=("bucketing",))
+        ).vector.item()
+        for step in (*range(20), *range(20))
+    ]
+
+    assert medians[:20] == medians[20:]
+    assert len(set(medians)) > 5
+
+
 def test_who_is_left_out_is_reported() -> None:
     """MDA names the votes that it did not select, by identity."""
     effect = Aggregate(0, "mda", *votes(2, 900, 4, 3), f=1, model=v(0), learning_rate=1)
@@ -65,21 +92,25 @@ def test_who_is_left_out_is_reported() -> None:
     assert aggregate(effect).report.left_out == ("w2",)
 
 
-def test_the_variance_ratio() -> None:
-    """2 f_w / (q_w - f_w) times the spread of the selected gradients, over their mean's norm."""
+def test_the_spread_of_an_update() -> None:
+    """2 f_w / (q_w - f_w), the variance of the selected gradients, and the square of their mean."""
     effect = Aggregate(0, "mda", *votes(2, 4, 900), f=1, model=v(0), learning_rate=1)
 
-    # Selected 2 and 4: their spread about the mean of 3 is 1.
-    assert aggregate(effect).report.variance_ratio == pytest.approx(2 / 2 * 1 / 3)
+    # Selected 2 and 4, each at a distance of 1 from their mean.
+    found = aggregate(effect).report.spread
+    assert found == Spread(factor=2 / 2, count=2, variance=pytest.approx(2), square=9)
 
 
-@pytest.mark.parametrize(("values", "f"), [((2.0, 4.0, 6.0), 0), ((-1.0, 0.0, 1.0), 1)])
-def test_no_variance_ratio_where_it_says_nothing(values: tuple[float, ...], f: int) -> None:
-    """There is none where nobody may lie, nor where the mean of all votes vanishes."""
-    rule = "coordinate_median" if f else "mda"
-    effect = Aggregate(0, rule, *votes(*values), f=f, model=v(0), learning_rate=1)
+@pytest.mark.parametrize(
+    "changes",
+    [{"f": 0}, {"rule": "coordinate_median"}, {"model": None}, {"pre_steps": ("nnm",)}],
+    ids=["nobody lies", "another rule", "models", "pre-steps"],
+)
+def test_no_spread_where_the_condition_says_nothing(changes: dict[str, Any]) -> None:
+    """It is MDA's, about independent gradients of which some may lie."""
+    effect = Aggregate(0, "mda", *votes(2, 4, 900), f=1, model=v(0), learning_rate=1)
 
-    assert aggregate(effect).report.variance_ratio is None
+    assert aggregate(replace(effect, **changes)).report.spread is None
 
 
 def test_a_gather_is_watched() -> None:

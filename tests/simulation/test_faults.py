@@ -70,6 +70,7 @@ SOME_RUN = {
     "workers_say": st.sampled_from([*names(Role.WORKER), None]),
     "servers_say": st.sampled_from([*names(Role.SERVER), None]),
     "gather_period": st.sampled_from([1, 2, 5]),
+    "variant": st.sampled_from(["asynchronous", "synchronous"]),
     "quorums": st.tuples(st.floats(0, 1), st.floats(0, 1)),
     "loss": st.sampled_from([0.0, 0.02, 0.2]),
     "duplication": st.sampled_from([0.0, 0.2]),
@@ -90,6 +91,7 @@ def test_any_run(
     workers_say: str | None,
     servers_say: str | None,
     gather_period: int,
+    variant: str,
     quorums: tuple[float, float],
     loss: float,
     duplication: float,
@@ -109,6 +111,7 @@ def test_any_run(
         workers_say=workers_say if f_workers else None,
         servers_say=servers_say if f_servers else None,
         gather_period=gather_period,
+        variant=variant,
         worker_quorum=least[0] + round(quorums[0] * room[0]),
         server_quorum=least[1] + round(quorums[1] * room[1]),
         faults=Faults(
@@ -126,8 +129,11 @@ def test_any_run(
     assert all(server.step == 12 for server in simulation.servers.values())
 
 
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @pytest.mark.parametrize("chance", range(8))
-def test_every_fifth_message_is_lost(chance: int, simulate: Callable[..., Simulation]) -> None:
+def test_every_fifth_message_is_lost(
+    chance: int, variant: str, simulate: Callable[..., Simulation]
+) -> None:
     """No loss stops a cluster for good: who waits also asks those who have gone on since."""
     simulation = simulate(
         seed=chance,
@@ -136,6 +142,7 @@ def test_every_fifth_message_is_lost(chance: int, simulate: Callable[..., Simula
         servers_say="mute",
         gather_period=5,
         faults=Faults(loss=0.2, straggle=0.02),
+        variant=variant,
     )
     simulation.run(seconds=1500)
 
@@ -143,9 +150,10 @@ def test_every_fifth_message_is_lost(chance: int, simulate: Callable[..., Simula
 
 
 @pytest.mark.parametrize("checkpoint_period", [0, 6])
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @pytest.mark.parametrize("chance", range(4))
 def test_servers_die_one_after_the_other(
-    chance: int, checkpoint_period: int, simulate: Callable[..., Simulation]
+    chance: int, variant: str, checkpoint_period: int, simulate: Callable[..., Simulation]
 ) -> None:
     """While a server and a worker lie, each correct server dies and comes back, and catches up."""
     simulation = simulate(
@@ -157,6 +165,7 @@ def test_servers_die_one_after_the_other(
         checkpoint_period=checkpoint_period,
         server_quorum=4,
         gather_period=[1, 5][chance % 2],
+        variant=variant,
     )
     for number, identity in enumerate(simulation.servers):
         simulation.run_until(
@@ -173,11 +182,19 @@ def test_servers_die_one_after_the_other(
     assert simulation.task.accuracy(coordinate_median(models, 1)) > 0.7
 
 
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
 @pytest.mark.parametrize("chance", range(4))
-def test_the_whole_cluster_dies(chance: int, simulate: Callable[..., Simulation]) -> None:
+def test_the_whole_cluster_dies(
+    chance: int, variant: str, simulate: Callable[..., Simulation]
+) -> None:
     """After a power cut all nodes start from checkpoints of different steps, and go on."""
     simulation = simulate(
-        (7, 2, 5, 1), seed=chance, steps=40, checkpoint_period=3, faults=Faults(straggle=0.1)
+        (7, 2, 5, 1),
+        seed=chance,
+        steps=40,
+        checkpoint_period=3,
+        faults=Faults(straggle=0.1),
+        variant=variant,
     )
     simulation.run_until(lambda: simulation.servers["s2"].step >= 20, seconds=600)
     for identity in simulation.nodes:

@@ -44,6 +44,8 @@ class Aggregate:
     """eta_t."""
     own: str | None = None
     """The identity to measure the distances of the report from: the node itself, in a gather."""
+    pre_steps: tuple[str, ...] = ()
+    """What is done to the vectors before the rule, names of ``byzsgd.aggregation.PRE_STEPS``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,32 @@ class ComputeGradient:
     """The moving average of the worker's earlier gradients; None stands for zero."""
     beta: float
     """Weight of the moving average, in [0, 1); 0 sends the gradient itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TryModel:
+    """Compute what the filters of the synchronous variant ask of a model, and the gradient there.
+
+    Answered by ``ModelTried`` of the same step. Where the worker itself went is
+    ``base - learning_rate * momentum``; k is the change of the gradient from ``base`` to the model,
+    on one mini-batch, over the length of that way.
+    """
+
+    step: int
+    vector: Vector
+    """``(d,)`` float32: the model."""
+    base: Vector
+    """The model that the worker accepted last."""
+    momentum: Vector
+    """What the worker sent there."""
+    learning_rate: float
+    """eta there."""
+    reference: Vector | None
+    """The gradient at ``base`` on the mini-batch of the step; None computes it now."""
+    bound: float
+    """The Outliers filter's: from this distance on no gradient is computed."""
+    beta: float
+    """Weight of the moving average."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,5 +114,8 @@ class Stop:
     sentence: str
 
 
-Effect: TypeAlias = Send | Publish | Aggregate | ComputeGradient | SaveCheckpoint | Refuse | Stop
+Work: TypeAlias = Aggregate | ComputeGradient | TryModel
+"""Heavy work, whose result comes back as an event."""
+
+Effect: TypeAlias = Send | Publish | Work | SaveCheckpoint | Refuse | Stop
 """Everything that a node can want."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from byzsgd.messages import Message
+from byzsgd.protocol.variance import Spread
 from byzsgd.vectors import Vector
 
 
@@ -32,8 +33,8 @@ class Report:
     """Time that the aggregation took; 0 where nobody measured."""
     left_out: tuple[str, ...] = ()
     """Identities of the quorum that the rule did not select."""
-    variance_ratio: float | None = None
-    """Left side over right side of MDA's variance condition; above 1, nothing is promised."""
+    spread: Spread | None = None
+    """What the update showed of MDA's variance condition; None where that says nothing."""
     distances: Mapping[str, float] = field(default_factory=dict)
     """Euclidean distance from the node's own model to each peer's vote of the gather."""
     contraction: float | None = None
@@ -59,10 +60,32 @@ class GradientComputed:
     step: int
     vector: Vector
     """``(d,)`` float32: what the worker sends, momentum included."""
+    norm: float = 0.0
+    """Euclidean norm of ``vector``."""
     loss: float = 0.0
     """Loss on the mini-batch, before the update."""
     seconds: float = 0.0
     """Time that the gradient took; 0 where nobody measured."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelTried:
+    """The result of a ``TryModel`` effect."""
+
+    step: int
+    distance: float
+    """Euclidean distance of the model to where the worker itself went."""
+    coefficient: float | None = None
+    """k of the Lipschitz filter; None where the model is out of bounds already."""
+    vector: Vector | None = None
+    """``(d,)`` float32: what the worker sends if it accepts the model, momentum included; None
+    where the model is out of bounds."""
+    norm: float = 0.0
+    """Euclidean norm of ``vector``."""
+    loss: float = 0.0
+    """Loss at the model, on the mini-batch of the step."""
+    seconds: float = 0.0
+    """Time that it took; 0 where nobody measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +93,8 @@ class DeadlinePassed:
     """The clock reached the node's ``deadline``."""
 
 
-Event: TypeAlias = Received | PeerConnected | Aggregated | GradientComputed | DeadlinePassed
+Result: TypeAlias = Aggregated | GradientComputed | ModelTried
+"""What heavy work ends with."""
+
+Event: TypeAlias = Received | PeerConnected | Result | DeadlinePassed
 """Everything that can happen to a node."""

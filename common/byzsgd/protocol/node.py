@@ -12,14 +12,7 @@ from math import inf
 from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import Hello, Message, Pull, Reason
 from byzsgd.protocol.effects import Effect, Refuse, SaveCheckpoint, Send, Stop
-from byzsgd.protocol.events import (
-    Aggregated,
-    DeadlinePassed,
-    Event,
-    GradientComputed,
-    PeerConnected,
-    Received,
-)
+from byzsgd.protocol.events import DeadlinePassed, Event, PeerConnected, Received, Result
 from byzsgd.protocol.progress import Progress
 from byzsgd.protocol.trace import Trace
 
@@ -90,11 +83,11 @@ class Node(ABC):
         """Take in a message that is no Hello."""
 
     @abstractmethod
-    def _result(self, event: Aggregated | GradientComputed, now: float) -> None:
+    def _result(self, event: Result, now: float) -> None:
         """Take in the result of heavy work."""
 
     @abstractmethod
-    def _overdue(self) -> None:
+    def _overdue(self, now: float) -> None:
         """The quorum is late: ask those who lack. ``_asked`` says how many times before."""
 
     @abstractmethod
@@ -117,9 +110,10 @@ class Node(ABC):
                 self._connected(peer)
             case DeadlinePassed():
                 if now >= self.deadline:
-                    self._overdue()
-                    self._asked += 1
-                    self._arm(now)
+                    self._overdue(now)
+                    if self.deadline < inf:  # It may have ended the wait.
+                        self._asked += 1
+                        self._arm(now)
             case _:
                 self._result(event, now)
         self.trace.record(now, event, self._effects)

@@ -1,9 +1,12 @@
 """What a node counts of its own work: plain numbers, read when somebody looks."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from byzsgd.filters import Filter
 from byzsgd.messages import Reason
+from byzsgd.protocol.variance import Condition
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Upper bounds of the histogram's buckets in seconds: from loopback to a stuck network."""
@@ -51,10 +54,24 @@ class Progress:
     """Steps that a worker passed over because newer models were there."""
     pulls: int = 0
     """Pulls sent: each says that something was late or lost."""
+    scatter_steps: int = 0
+    """Steps in which a worker took one server's model: synchronous, and not in a gather."""
+    scatter_pulls: int = 0
+    """Models that a worker pulled for those, refused and late ones included."""
+    fallbacks: int = 0
+    """Steps in which no server's model was accepted, so that a worker took their median."""
+    accepted: Counter[str] = field(default_factory=Counter)
+    """Models accepted from a single server, by server."""
+    filtered: Counter[tuple[str, Filter]] = field(default_factory=Counter)
+    """Models refused by a filter, by server and filter."""
+    missed: Counter[str] = field(default_factory=Counter)
+    """Rounds of the synchronous variant that a peer was waited for in vain."""
+    passed_over: Collection[str] = ()
+    """Peers that are not waited for now, because they missed a round."""
     loss: float | None = None
     """Loss of a worker's last mini-batch."""
-    variance_ratio: float | None = None
-    """Left side over right side of MDA's variance condition, at the last update."""
+    variance: Condition = field(default_factory=Condition)
+    """MDA's variance condition, as a server's updates show it."""
     drift: Drift = field(default_factory=Drift)
     quorum_waits: Buckets = field(default_factory=Buckets)
     """Seconds from the start of a wait to its quorum."""

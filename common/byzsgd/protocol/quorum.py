@@ -40,6 +40,10 @@ class Quorum:
             return None
         return Reason.DUPLICATE if np.array_equal(first, vector) else Reason.EQUIVOCATION
 
+    def of(self, identity: str) -> Vector | None:
+        """The vote of an identity, or None."""
+        return self._votes.get(identity)
+
     def withdraw(self, identity: str) -> None:
         """Forget the vote of an identity."""
         del self._votes[identity]

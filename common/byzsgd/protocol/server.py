@@ -22,7 +22,7 @@ from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import GatherModel, Gradient, Hello, Message, Model, Pull, Reason
 from byzsgd.protocol.catchup import CatchUp
 from byzsgd.protocol.effects import MODEL_RULE, Aggregate, Effect, Publish, SaveCheckpoint
-from byzsgd.protocol.events import Aggregated, GradientComputed, Report
+from byzsgd.protocol.events import Aggregated, Report, Result
 from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
 from byzsgd.protocol.progress import Drift
 from byzsgd.protocol.schedule import Gathers, learning_rate
@@ -32,6 +32,10 @@ from byzsgd.vectors import Vector
 GO_BACK_AFTER = 5
 """Times ``pull_after`` that all others must have been seen to wait at an earlier step before a
 server goes back there: whoever is merely slow has got what it lacks by then."""
+
+
+LONG_WAIT_PULLS = 3
+"""Pulls in vain, after 1, 2 and 4 times ``pull_after``, that make a wait a long one."""
 
 
 class Phase(StrEnum):
@@ -100,6 +104,9 @@ class ParameterServer(Node):
     def start(self, now: float) -> list[Effect]:
         """Scatter the first model."""
         self._effects = []
+        if self.step in self._gathers:
+            # The vote of the life before is lost, and peers may still wait for it.
+            self._vote = GatherModel(self.step, self.vector)
         self._scatter(self.step, self.vector, now)
         return self._effects
 
@@ -190,7 +197,7 @@ class ParameterServer(Node):
         self._ahead_since = inf
         self._gradients.advance(step)
         self._models.advance(step + 1)
-        self._effects.append(Publish(Model(step, vector)))
+        self._announce(Model(step, vector))
         last = 0 < self.cluster.steps <= step
         for peer in [peer for peer, ordered in self._orders.items() if ordered <= step or last]:
             del self._orders[peer]
@@ -207,12 +214,19 @@ class ParameterServer(Node):
         self._wait(now)
         self._update_if_ready(now)
 
+    def _announce(self, model: Model) -> None:
+        """Let the workers know that a step begins."""
+        self._effects.append(Publish(model))
+
     def _update_if_ready(self, now: float) -> None:
-        if self._phase is not Phase.SCATTER:
-            return
-        if self._gradients.votes(self.step) < self.cluster.worker_quorum:
-            return
-        identities, vectors = self._gradients.quorum(self.step).first(self.cluster.worker_quorum)
+        if self._phase is Phase.SCATTER and (
+            self._gradients.votes(self.step) >= self.cluster.worker_quorum
+        ):
+            self._update(self.cluster.worker_quorum, self.cluster.f_workers, now)
+
+    def _update(self, count: int, f: int, now: float) -> None:
+        """Aggregate the first ``count`` gradients, of which at most ``f`` are Byzantine."""
+        identities, vectors = self._gradients.quorum(self.step).first(count)
         self._phase = Phase.UPDATE
         self._work(now)
         self._gradients.advance(self.step + 1)
@@ -222,9 +236,10 @@ class ParameterServer(Node):
                 self.cluster.rule,
                 identities,
                 vectors,
-                self.cluster.f_workers,
+                f,
                 model=self.vector,
                 learning_rate=learning_rate(self.cluster, self.step),
+                pre_steps=self.cluster.pre_steps,
             )
         )
 
@@ -261,7 +276,7 @@ class ParameterServer(Node):
             )
         )
 
-    def _result(self, event: Aggregated | GradientComputed, now: float) -> None:
+    def _result(self, event: Result, now: float) -> None:
         assert isinstance(event, Aggregated)
 
         if event.step != self.step:
@@ -278,7 +293,7 @@ class ParameterServer(Node):
         step = event.step + 1
         self.progress.steps += 1
         self.progress.left_out.update(event.report.left_out)
-        self.progress.variance_ratio = event.report.variance_ratio
+        self.progress.variance.update(event.step, event.report.spread)
         self.progress.worked(self.cluster.rule, event.report.seconds)
         if step in self._gathers:
             self._gather(step, event.vector, now)
@@ -303,7 +318,8 @@ class ParameterServer(Node):
         if self._roles.get(peer) is Role.SERVER and self._phase is Phase.GATHER:
             self._pull((peer,), self.step)
 
-    def _overdue(self) -> None:
+    def _overdue(self, now: float) -> None:
+        del now
         if self._phase is Phase.GATHER:
             self._pull(self._models.lacking(self.step), self.step)
         else:
@@ -349,12 +365,22 @@ class ParameterServer(Node):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
             self._adopt(self._catch_up.others())
-        elif (self._behind(rumour) or self._ahead(rumour)) and (
-            now - self._asked_for_models >= self.pull_after
-        ):
+        elif self._looks_around(rumour, now):
             self._asked_for_models = now
             self._catch_up.forget_where()
             self._pull(self._others, 0)
+
+    def _looks_around(self, rumour: int, now: float) -> bool:
+        """Whether it is time to ask the others for their models.
+
+        It is where they say that they are elsewhere. And now and then in a long wait whatever they
+        say: liars who say that they are here can hide that the correct ones are not.
+        """
+        since = now - self._asked_for_models
+        if self._behind(rumour) or self._ahead(rumour):
+            return since >= self.pull_after
+        waits_long = self._asked >= LONG_WAIT_PULLS and self.deadline < inf
+        return waits_long and since >= GO_BACK_AFTER * self.pull_after
 
     def _adopt(self, step: int) -> None:
         """Take M of the peers' last models and the own one, to go on at another step."""

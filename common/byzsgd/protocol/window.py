@@ -8,6 +8,8 @@ wastes its own room and nobody else's, and a node that fell behind sees where th
 from collections import deque
 from collections.abc import Iterable
 
+import numpy as np
+
 from byzsgd.messages import Reason
 from byzsgd.protocol.quorum import Quorum
 from byzsgd.vectors import Vector
@@ -38,6 +40,16 @@ class Window:
     def quorum(self, step: int) -> Quorum:
         """The votes of a step, which has at least one."""
         return self._steps[step]
+
+    def vote(self, identity: str, step: int) -> Vector | None:
+        """What an identity voted in a step, or None."""
+        votes = self._steps.get(step)
+        return votes.of(identity) if votes else None
+
+    def same(self, step: int, vector: Vector) -> int:
+        """How many votes of a step are this vector, bit for bit."""
+        votes = (self.vote(identity, step) for identity in self._held)
+        return sum(vote is not None and np.array_equal(vote, vector) for vote in votes)
 
     def lacking(self, step: int) -> tuple[str, ...]:
         """The identities that have not voted in a step, sorted."""

@@ -1,15 +1,20 @@
 """The heavy work that nodes ask for: pure functions of an effect, for a thread or a simulation."""
 
 from collections.abc import Callable
-from math import sqrt
+from math import inf
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
 
-from byzsgd.aggregation import RULES, average
-from byzsgd.protocol.effects import Aggregate, ComputeGradient
-from byzsgd.protocol.events import Aggregated, GradientComputed, Report
+from byzsgd.aggregation import average, compose
+from byzsgd.protocol.effects import Aggregate, ComputeGradient, TryModel
+from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Report
+from byzsgd.protocol.variance import Spread, factor
 from byzsgd.vectors import Vector, distance, norm
+
+Gradient: TypeAlias = Callable[[Vector, int], tuple[Vector, float]]
+"""A task's: from a model and a step to a fresh ``(d,)`` float32 gradient and the batch's loss."""
 
 
 def no_clock() -> float:
@@ -25,7 +30,7 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
         clock: Seconds, to measure with.
     """
     started = clock()
-    rule = RULES[effect.rule]
+    rule = compose(effect.pre_steps, effect.rule, seed=effect.step)
     chosen: tuple[int, ...] | None = None
     if rule.select is None:
         result = rule.aggregate(effect.vectors, effect.f)
@@ -35,7 +40,7 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
     report = Report(
         seconds=clock() - started,
         left_out=_left_out(effect, chosen),
-        variance_ratio=None if effect.model is None else _variance_ratio(effect, chosen, result),
+        spread=_spread(effect, chosen, result),
     )
     if effect.own is not None:
         report = _gather_report(effect, effect.own, result, report.seconds)
@@ -47,7 +52,7 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
 
 def compute_gradient(
     effect: ComputeGradient,
-    gradient: Callable[[Vector, int], tuple[Vector, float]],
+    gradient: Gradient,
     clock: Callable[[], float] = no_clock,
 ) -> GradientComputed:
     """The result of a ``ComputeGradient`` effect: m = beta m + (1 - beta) g, and the loss.
@@ -59,26 +64,62 @@ def compute_gradient(
     """
     started = clock()
     vector, loss = gradient(effect.vector, effect.step)
-    np.multiply(vector, np.float32(1 - effect.beta), out=vector)
-    if effect.momentum is not None and effect.beta:
-        vector += np.float32(effect.beta) * effect.momentum
-    return GradientComputed(effect.step, vector, loss, clock() - started)
+    _average_with(effect.momentum, effect.beta, vector)
+    return GradientComputed(effect.step, vector, norm(vector), loss, clock() - started)
 
 
-def _variance_ratio(
-    effect: Aggregate, chosen: tuple[int, ...] | None, mean: Vector
-) -> float | None:
-    """Left side over right side of MDA's variance condition, kappa left out.
+def try_model(
+    effect: TryModel, gradient: Gradient, clock: Callable[[], float] = no_clock
+) -> ModelTried:
+    """The result of a ``TryModel`` effect: what the filters ask of a model, and what to send there.
 
-    That is 2 f / (q - f) times the spread of the selected gradients, over the norm of their mean.
-    None where nobody may lie, or where the mean vanishes.
+    Args:
+        effect: The model, and the step that the worker itself took.
+        gradient: The task's.
+        clock: Seconds, to measure with.
     """
-    rows = range(len(effect.vectors)) if chosen is None else chosen
-    length = norm(mean)
-    if effect.f == 0 or length == 0 or len(effect.vectors) <= effect.f:
+    started = clock()
+    stride = effect.momentum * np.float32(-effect.learning_rate)
+    length = norm(stride)
+    stride += effect.base
+    away = distance(stride, effect.vector)
+    if away >= effect.bound:
+        return ModelTried(effect.step, away, seconds=clock() - started)
+    reference = effect.reference
+    if reference is None:
+        reference, _ = gradient(effect.base, effect.step)
+    vector, loss = gradient(effect.vector, effect.step)
+    change = distance(vector, reference)
+    coefficient = change / length if length else (inf if change else 0.0)
+    _average_with(effect.momentum, effect.beta, vector)
+    return ModelTried(effect.step, away, coefficient, vector, norm(vector), loss, clock() - started)
+
+
+def _average_with(momentum: Vector | None, beta: float, gradient: Vector) -> None:
+    """Turn a gradient into the moving average that it is the newest part of, in place."""
+    np.multiply(gradient, np.float32(1 - beta), out=gradient)
+    if momentum is not None and beta:
+        gradient += np.float32(beta) * momentum
+
+
+def _spread(effect: Aggregate, chosen: tuple[int, ...] | None, mean: Vector) -> Spread | None:
+    """What an update shows of MDA's variance condition.
+
+    None where the condition says nothing: for models, for another rule, where nobody may lie, and
+    after pre-steps, whose results are no independent gradients.
+    """
+    if effect.rule != "mda" or effect.model is None or effect.f == 0 or effect.pre_steps:
         return None
-    spread = sqrt(sum(distance(effect.vectors[row], mean) ** 2 for row in rows) / len(rows))
-    return 2 * effect.f / (len(effect.vectors) - effect.f) * spread / length
+    assert chosen is not None
+    if len(chosen) < 2:
+        return None
+    squares = [distance(effect.vectors[row], mean) ** 2 for row in chosen]
+    return Spread(
+        factor=factor(len(effect.vectors), effect.f),
+        count=len(chosen),
+        variance=sum(squares) / (len(squares) - 1),
+        square=norm(mean) ** 2,
+    )
 
 
 def _left_out(effect: Aggregate, chosen: tuple[int, ...] | None) -> tuple[str, ...]:

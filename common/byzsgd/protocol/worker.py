@@ -19,7 +19,7 @@ from math import inf
 from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import Gradient, Message, Model, Pull, Reason
 from byzsgd.protocol.effects import MODEL_RULE, Aggregate, ComputeGradient, Effect
-from byzsgd.protocol.events import Aggregated, GradientComputed
+from byzsgd.protocol.events import Aggregated, GradientComputed, Result
 from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
 from byzsgd.protocol.window import WINDOW_STEPS, Window
 
@@ -129,7 +129,8 @@ class Worker(Node):
         # Should the servers restart from earlier checkpoints, there is more to do.
         self._models.reopen()
 
-    def _result(self, event: Aggregated | GradientComputed, now: float) -> None:
+    def _result(self, event: Result, now: float) -> None:
+        assert isinstance(event, Aggregated | GradientComputed)
         assert event.step == self.step, (event.step, self.step)
 
         if isinstance(event, Aggregated):
@@ -152,7 +153,8 @@ class Worker(Node):
         if self._roles.get(peer) is Role.SERVER and self._phase is Phase.WAIT:
             self._pull((peer,), self._models.floor)
 
-    def _overdue(self) -> None:
+    def _overdue(self, now: float) -> None:
+        del now
         peers = self._models.lacking(self._awaited())
         if self._asked >= REOPEN_AFTER:
             self._models.reopen()

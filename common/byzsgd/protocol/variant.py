@@ -1,0 +1,53 @@
+"""The two kinds of node, in the variant that the cluster file names."""
+
+from byzsgd.cluster import Cluster, Variant
+from byzsgd.protocol.node import PULL_AFTER, Node
+from byzsgd.protocol.server import ParameterServer
+from byzsgd.protocol.synchronous import SynchronousServer, SynchronousWorker
+from byzsgd.protocol.worker import Worker
+from byzsgd.vectors import Vector
+
+
+def server_of(
+    cluster: Cluster,
+    identity: str,
+    vector: Vector,
+    *,
+    step: int = 0,
+    gather_period: int | None = None,
+    pull_after: float = PULL_AFTER,
+    checkpoint_period: int = 0,
+) -> ParameterServer:
+    """A correct server of a cluster; the arguments are those of ``ParameterServer``."""
+    synchronous = cluster.variant is Variant.SYNCHRONOUS
+    return (SynchronousServer if synchronous else ParameterServer)(
+        identity,
+        cluster,
+        vector,
+        step=step,
+        gather_period=gather_period,
+        pull_after=pull_after,
+        checkpoint_period=checkpoint_period,
+    )
+
+
+def worker_of(
+    cluster: Cluster,
+    identity: str,
+    *,
+    gather_period: int | None = None,
+    pull_after: float = PULL_AFTER,
+) -> Node:
+    """A correct worker of a cluster.
+
+    Args:
+        cluster: The cluster file's content.
+        identity: A worker of it.
+        gather_period: T, where the cluster file says "auto" and the variant is synchronous.
+        pull_after: Seconds without a quorum after which to ask those who lack.
+    """
+    if cluster.variant is Variant.SYNCHRONOUS:
+        return SynchronousWorker(
+            identity, cluster, gather_period=gather_period, pull_after=pull_after
+        )
+    return Worker(identity, cluster, pull_after=pull_after)
