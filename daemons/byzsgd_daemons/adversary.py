@@ -4,18 +4,15 @@ import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
-
-from byzsgd import attacks
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Role
 from byzsgd.errors import ConfigError
 from byzsgd.messages import Message, Reason
 from byzsgd.protocol import Event, PeerConnected, Publish, Received, Send
-from byzsgd.simulation.adversary import Coalition
-from byzsgd.tasks import Share, load_task
+from byzsgd.simulation import Coalition, coalition_of
+from byzsgd.tasks import load_task
 from byzsgd.transport import Transport, ZeroMQ
-from byzsgd.vectors import Vector
 from byzsgd_daemons import config
 from byzsgd_daemons.initial import initial_model
 from byzsgd_daemons.logs import logger
@@ -57,37 +54,6 @@ class _Drill:
                     self.transports[liar].publish(message)
 
 
-class _Omniscience:
-    """What the correct workers send, computed again: batches are a function of public numbers."""
-
-    def __init__(self, cluster: Cluster, settings: config.Settings, liars: Sequence[str]) -> None:
-        task = load_task(cluster.task, cluster.task_options, directory=settings.folder)
-        self._beta = cluster.worker_momentum
-        self._momenta: dict[str, Vector] = {}
-        self._sources = {
-            worker: task.source(
-                Share(
-                    identity=worker,
-                    index=index,
-                    n_workers=cluster.n_workers,
-                    seed=cluster.seed,
-                    batch_size=cluster.batch_size,
-                )
-            )
-            for index, worker in enumerate(cluster.workers)
-            if worker not in liars
-        }
-
-    def __call__(self, step: int, model: Vector) -> Mapping[str, Vector]:
-        for worker, source in self._sources.items():
-            gradient, _ = source.gradient(model, step)
-            before = self._momenta.get(worker, np.float32(0))
-            self._momenta[worker] = np.float32(self._beta) * before + (
-                np.float32(1 - self._beta) * gradient
-            )
-        return dict(self._momenta)
-
-
 async def lie(
     settings: config.Settings,
     liars: Sequence[str],
@@ -95,6 +61,8 @@ async def lie(
     attack: str | None,
     server_attack: str | None,
     options: Mapping[str, float],
+    server_options: Mapping[str, float],
+    timing: str,
 ) -> None:
     """Play liars until a signal ends the drill.
 
@@ -103,25 +71,29 @@ async def lie(
         liars: Identities to play, workers and servers.
         attack: What lying workers do, a name of ``byzsgd.attacks``; None for silence.
         server_attack: What lying servers do; None for silence.
-        options: Numbers that the attacks take, such as ``z``.
+        options: Numbers that the workers' attack takes, such as ``z``.
+        server_options: Numbers that the servers' attack takes, such as ``scale``.
+        timing: When they speak, a name of ``Timing``.
 
     Raises:
-        ByzsgdError: If the files, the identities or the attacks are wrong.
+        ByzsgdError: If the files, the identities, the attacks or the timing are wrong.
     """
     cluster = config.read_cluster(settings.cluster)
     for liar in liars:
         if cluster.role(liar) not in (Role.SERVER, Role.WORKER):
             raise ConfigError(f"--as {liar}: no server or worker of {settings.cluster}")
     initial = initial_model(settings, cluster)
-    servers_lie = any(cluster.role(liar) is Role.SERVER for liar in liars)
-    workers_see = servers_lie or attack in (None, "mute", "nan", "random")
-    coalition = Coalition(
+    coalition = coalition_of(
         cluster,
         liars,
-        worker_attack=attacks.make(attack, Role.WORKER, **options) if attack else None,
-        server_attack=attacks.make(server_attack, Role.SERVER) if server_attack else None,
+        partial(load_task, cluster.task, cluster.task_options, directory=settings.folder),
+        attack=attack,
+        options=options,
+        server_attack=server_attack,
+        server_options=server_options,
+        timing=timing,
         gather_period=initial.gather_period,
-        oracle=None if workers_see else _Omniscience(cluster, settings, liars),
+        overhears=False,
     )
     drill = _Drill(coalition)
     log = logger("adversary")
@@ -143,7 +115,7 @@ async def lie(
         loop.add_signal_handler(number, stop.set)
     for transport in drill.transports.values():
         await transport.open()
-    log.warning("%s lie: %s, servers: %s", ", ".join(liars), attack, server_attack)
+    log.warning("%s", coalition)
     runs = [loop.create_task(transport.run()) for transport in drill.transports.values()]
     stopped = loop.create_task(stop.wait())
     done, _ = await asyncio.wait([stopped, *runs], return_when=asyncio.FIRST_COMPLETED)

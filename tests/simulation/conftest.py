@@ -11,7 +11,9 @@ import torch
 
 from byzsgd.attacks import make
 from byzsgd.cluster import Cluster, Role
-from byzsgd.simulation import CALM, Coalition, Faults, Simulation
+from byzsgd.simulation import CALM, Coalition, Faults, Simulation, Timing
+from byzsgd.simulation.drill import NO_NUMBERS
+from byzsgd.simulation.oracle import flipped_gradients
 from byzsgd.tasks import TASKS, Task, load_task
 
 
@@ -32,6 +34,8 @@ def simulate(cluster: Callable[..., Cluster]) -> Callable[..., Simulation]:
         learns: str = "quadratic",
         workers_say: str | None = None,
         servers_say: str | None = None,
+        server_options: Mapping[str, float] = NO_NUMBERS,
+        timing: Timing = Timing.EARLY,
         more_liars: int = 0,
         coalition: type[Coalition] = Coalition,
         faults: Faults = CALM,
@@ -57,7 +61,11 @@ def simulate(cluster: Callable[..., Cluster]) -> Callable[..., Simulation]:
             members,
             lying,
             worker_attack=make(workers_say, Role.WORKER) if workers_say else None,
-            server_attack=make(servers_say, Role.SERVER) if servers_say else None,
+            server_attack=make(servers_say, Role.SERVER, **server_options) if servers_say else None,
+            timing=timing,
+            flipped=flipped_gradients(task(learns), members, lying)
+            if workers_say == "label-flip"
+            else None,
         )
         return Simulation(
             members,

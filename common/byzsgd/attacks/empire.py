@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from byzsgd.attacks.attack import WORKERS, View, moved
+from byzsgd.attacks.attack import WORKERS, Attack, View, moved
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Empire:
+class Empire(Attack):
     """Minus epsilon times the mean of the correct gradients (inner product manipulation).
 
     Source: Xie, Koyejo, Gupta, "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product
@@ -17,7 +17,6 @@ class Empire:
     """
 
     roles: ClassVar[frozenset[Role]] = WORKERS
-    per_receiver: ClassVar[bool] = False
 
     eps: float = 1.1
     """epsilon. Small values slip through robust rules, large ones turn an average round."""

@@ -5,17 +5,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from byzsgd.attacks.attack import BOTH, View
+from byzsgd.attacks.attack import BOTH, Attack, View
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NotANumber:
-    """NaN in every coordinate; receivers refuse it before it counts."""
+class NotANumber(Attack):
+    """NaN in every coordinate; receivers refuse it before it counts.
+
+    Source: ours; it is what a node sends whose training has diverged.
+    """
 
     roles: ClassVar[frozenset[Role]] = BOTH
-    per_receiver: ClassVar[bool] = False
+    needs_sight: ClassVar[bool] = False
 
     def forge(self, view: View, receiver: str) -> Vector:
         """The NaNs."""

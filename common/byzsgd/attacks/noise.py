@@ -5,17 +5,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from byzsgd.attacks.attack import BOTH, View, moved
+from byzsgd.attacks.attack import BOTH, Attack, View, of_length
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector, norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Random:
-    """Normal noise, ``scale`` times as long as the mean of the correct vectors."""
+class Random(Attack):
+    """Normal noise, ``scale`` times as long as the mean of the correct vectors.
+
+    Source: Blanchard, El Mhamdi, Guerraoui, Stainer, "Machine Learning with Adversaries: Byzantine
+    Tolerant Gradient Descent" (Gaussian).
+    """
 
     roles: ClassVar[frozenset[Role]] = BOTH
-    per_receiver: ClassVar[bool] = False
+    needs_sight: ClassVar[bool] = False
 
     scale: float = 100.0
     """How many times as long as the mean the lie is."""
@@ -30,4 +34,4 @@ def noise(view: View, scale: float) -> Vector:
     """Normal noise of a step, ``scale`` times as long as the mean, ``(d,)`` float32."""
     mean = view.mean()
     vector = np.random.default_rng(view.seed).standard_normal(len(mean), np.float32)
-    return moved(0, vector, scale * norm(mean) / (norm(vector) or 1.0))
+    return of_length(vector, scale * norm(mean))

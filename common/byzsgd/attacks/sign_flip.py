@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from byzsgd.attacks.attack import BOTH, View, moved
+from byzsgd.attacks.attack import BOTH, Attack, View, moved
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SignFlip:
+class SignFlip(Attack):
     """The mean of the correct vectors, reversed and enlarged.
 
     Two of seven workers turn an average round with any scale above 2.5; a robust rule leaves such
@@ -20,7 +20,6 @@ class SignFlip:
     """
 
     roles: ClassVar[frozenset[Role]] = BOTH
-    per_receiver: ClassVar[bool] = False
 
     scale: float = 10.0
     """How many times as long as the mean the lie is."""

@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from byzsgd.attacks.attack import BOTH, View, mean
+from byzsgd.attacks.attack import BOTH, Attack, View, mean
 from byzsgd.cluster import Role
 from byzsgd.vectors import Vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stale:
-    """The mean of the first vectors that correct nodes sent, labelled with the current step."""
+class Stale(Attack):
+    """The mean of the first vectors that correct nodes sent, labelled with the current step.
+
+    Source: ours; it is what a node sends whose clock has stopped.
+    """
 
     roles: ClassVar[frozenset[Role]] = BOTH
-    per_receiver: ClassVar[bool] = False
 
     def forge(self, view: View, receiver: str) -> Vector:
         """The old mean."""

@@ -16,6 +16,7 @@ from byzsgd.errors import WireError
 from byzsgd.messages import Message
 from byzsgd.protocol import (
     Aggregate,
+    Aggregated,
     ComputeGradient,
     DeadlinePassed,
     Effect,
@@ -29,15 +30,17 @@ from byzsgd.protocol import (
     SaveCheckpoint,
     Send,
     Stop,
-    Worker,
+    TryModel,
+    server_of,
+    worker_of,
 )
-from byzsgd.protocol.work import aggregate, compute_gradient
+from byzsgd.protocol.work import aggregate, compute_gradient, try_model
 from byzsgd.simulation.adversary import Coalition
 from byzsgd.simulation.network import CALM, Faults, Network, Timeline
-from byzsgd.simulation.promises import VECTOR_MESSAGES, Promises, digest_of
+from byzsgd.simulation.promises import VECTOR_MESSAGES, NoPromises, Promises, digest_of
 from byzsgd.tasks import Share, Task
 from byzsgd.vectors import Vector
-from byzsgd.wire import decode, encode
+from byzsgd.wire import KIND_OF, decode, encode
 
 BOOT = bytes(8)
 
@@ -58,6 +61,8 @@ class Simulation:
         liars: Coalition | None = None,
         liars_first: bool = True,
         checkpoint_period: int = 0,
+        work: Callable[[Aggregate], Aggregated] = aggregate,
+        checked: bool = True,
     ) -> None:
         """Build every node.
 
@@ -69,6 +74,9 @@ class Simulation:
             liars: The coalition that plays the Byzantine nodes; None where all are correct.
             liars_first: Whether Byzantine messages arrive before all others.
             checkpoint_period: Steps between two checkpoints of a server; 0 for none.
+            work: How votes are aggregated: for baselines that do it otherwise than a correct node.
+            checked: Whether the promises are checked; not where ``work`` breaks them, nor where
+                a training shall go on that a lie has broken.
         """
         self.cluster = cluster
         self.task = task
@@ -76,8 +84,14 @@ class Simulation:
         self.refused: Counter[tuple[str, str]] = Counter()
         """Refusals by peer and reason, of all correct nodes."""
         self.drops: Counter[str] = Counter()
-        """Messages of liars that were no messages, by reason."""
+        """Messages that were none, by reason: of liars, and where unchecked of broken nodes."""
+        self.messages: Counter[str] = Counter()
+        """Messages on their way to a receiver, by kind."""
+        self.bytes: Counter[str] = Counter()
+        """Bytes of these messages."""
         self.crashes = 0
+        self._work = work
+        self._checked = checked
         self._rng = np.random.default_rng(seed)
         self._network = Network(self.timeline, faults, self._rng)
         self._faults = faults
@@ -96,7 +110,7 @@ class Simulation:
         self._lives: Counter[str] = Counter()
         self._down: set[str] = set()
         self._alarms: dict[str, tuple[int, float]] = {}
-        self._promises = Promises(cluster, self._lying)
+        self._promises = (Promises if checked else NoPromises)(cluster, self._lying)
         self.nodes: dict[str, Node] = {}
         """The correct nodes by identity; one that is down is as it was when it went down."""
         for identity in (*cluster.servers, *cluster.workers):
@@ -169,16 +183,16 @@ class Simulation:
         node: Node
         if self.cluster.role(identity) is Role.SERVER:
             step, vector = self._checkpoints.get(identity, (0, self._theta_0))
-            node = ParameterServer(
-                identity,
+            node = server_of(
                 self.cluster,
+                identity,
                 vector,
                 step=step,
                 checkpoint_period=self._checkpoint_period,
             )
             self._promises.starts(identity, step, vector)
         else:
-            node = Worker(identity, self.cluster)
+            node = worker_of(self.cluster, identity)
             self._promises.starts(identity)
         self.nodes[identity] = node
         self._down.discard(identity)
@@ -217,7 +231,8 @@ class Simulation:
         node = self.nodes[identity]
         try:
             effects = node.handle(event, self.timeline.now)
-            node.validate()
+            if self._checked:
+                node.validate()
             self._perform(identity, effects)
         except AssertionError as broken:
             story = "\n".join(node.trace.story()[-20:])
@@ -263,12 +278,16 @@ class Simulation:
                 case Publish(message):
                     self._carry(identity, self.cluster.workers, message)
                 case Aggregate():
-                    result = aggregate(effect)
+                    result = self._work(effect)
                     self._promises.aggregated(identity, effect, result.vector)
                     self._later(identity, result, self._faults.work)
                 case ComputeGradient():
                     computed = compute_gradient(effect, self._sources[identity].gradient)
                     self._later(identity, computed, self._faults.work)
+                case TryModel():
+                    self._promises.tried(identity, effect)
+                    tried = try_model(effect, self._sources[identity].gradient)
+                    self._later(identity, tried, self._faults.work)
                 case SaveCheckpoint(step, vector):
                     self._checkpoints[identity] = (step, vector)
                 case Refuse(peer, _, reason):
@@ -280,14 +299,20 @@ class Simulation:
 
     def _carry(self, sender: str, peers: Iterable[str], message: Message) -> None:
         lies = sender in self._lying
+        frames = encode(message, BOOT)
         try:
-            message = decode(encode(message, BOOT), len(self._theta_0)).message
+            message = decode(frames, len(self._theta_0)).message
         except WireError as broken:
-            if not lies:
+            if self._checked and not lies:
                 raise AssertionError(f"{sender} sent no message: {broken}") from broken
             self.drops[broken.reason] += 1
             return
-        digest = digest_of(message.vector) if isinstance(message, VECTOR_MESSAGES) else b""
+        kind, peers = KIND_OF[type(message)].value, tuple(peers)
+        self.messages[kind] += len(peers)
+        self.bytes[kind] += len(peers) * sum(map(len, frames))
+        digest = b""
+        if self._checked and isinstance(message, VECTOR_MESSAGES):
+            digest = digest_of(message.vector)
         if not lies:
             self._promises.said(sender, message, digest)
             for liar, effect in self._liars.overhear(sender, message) if self._liars else ():
