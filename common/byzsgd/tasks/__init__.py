@@ -4,6 +4,26 @@
 imports no torch: a server, and whoever only asks for a task's defaults, starts without it.
 """
 
-from byzsgd.tasks.task import TASKS, Defaults, GradientSource, Share, Shipped, Task, load_task
+from byzsgd.tasks.task import (
+    TASKS,
+    Defaults,
+    FlippableTask,
+    GradientSource,
+    LabelledTask,
+    Share,
+    Shipped,
+    Task,
+    load_task,
+)
 
-__all__ = ["TASKS", "Defaults", "GradientSource", "Share", "Shipped", "Task", "load_task"]
+__all__ = [
+    "TASKS",
+    "Defaults",
+    "FlippableTask",
+    "GradientSource",
+    "LabelledTask",
+    "Share",
+    "Shipped",
+    "Task",
+    "load_task",
+]

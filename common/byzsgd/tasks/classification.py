@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from byzsgd.tasks.images import Images
+from byzsgd.tasks.shards import Split
+from byzsgd.tasks.task import Share
 from byzsgd.tasks.torch_task import Examples, TorchTask
 
 
@@ -60,7 +62,9 @@ def convolutional(pixels: Pixels, channels: int, hidden: int) -> nn.Module:
 
 
 def classification(
-    network: Callable[[], nn.Module], read: Callable[[], tuple[Images, Images]]
+    network: Callable[[], nn.Module],
+    read: Callable[[], tuple[Images, Images]],
+    split: Split,
 ) -> TorchTask:
     """The task of telling images apart, with cross-entropy as the loss.
 
@@ -68,11 +72,20 @@ def classification(
         network: Builds the module.
         read: The training and the test set. Called once, when first needed: a server's initial
             model is built on machines without the data set.
+        split: Which examples each worker draws from.
     """
     images = cache(read)
+
+    def part(share: Share) -> Examples:
+        train = images()[0]
+        if split.split == "iid":
+            return _examples(train)  # Not through rows: that would copy the set for each worker.
+        rows = split.rows(train.labels, share)
+        return _examples(Images(train.pixels[rows], train.labels[rows]))
+
     return TorchTask(
         model=network,
-        data=lambda _share: _examples(images()[0]),
+        data=part,
         loss=nn.functional.cross_entropy,
         test_data=lambda: _examples(images()[1]),
     )

@@ -4,6 +4,7 @@ from torch import nn
 
 from byzsgd.tasks.classification import Pixels, classification
 from byzsgd.tasks.images import Images, from_package
+from byzsgd.tasks.shards import Split
 from byzsgd.tasks.torch_task import TorchTask
 
 N_TRAIN = 1437
@@ -15,9 +16,24 @@ MEAN, DEVIATION = 4.9, 6.0
 liars who hide in the noise cost several points."""
 
 
-def digits() -> TorchTask:
-    """The task: 4,810 parameters, some 98 % after 300 steps."""
-    return classification(network, read)
+def digits(
+    split: str = "iid",
+    alpha: float | None = None,
+    runs: int | None = None,
+    split_seed: int | None = None,
+) -> TorchTask:
+    """The task: 4,810 parameters, some 98 % after 300 steps.
+
+    Args:
+        split: Which examples each worker draws from: a name of ``shards.SPLITS``.
+        alpha: Of ``dirichlet``: the smaller, the more uneven.
+        runs: Of ``by-label``: runs of equal labels a worker.
+        split_seed: Seed of the split; the cluster's where there is none.
+
+    Raises:
+        TaskError: If there is no such split.
+    """
+    return classification(network, read, Split(split, alpha, runs, split_seed))
 
 
 def network() -> nn.Module:

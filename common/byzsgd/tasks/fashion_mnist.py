@@ -7,6 +7,7 @@ from torch import nn
 from byzsgd.errors import TaskError
 from byzsgd.tasks.classification import Pixels, classification, convolutional
 from byzsgd.tasks.images import Images, from_idx
+from byzsgd.tasks.shards import Split
 from byzsgd.tasks.torch_task import TorchTask
 
 FOLDER = "/usr/share/datasets/fashion-mnist"
@@ -16,13 +17,27 @@ MEAN, DEVIATION = 73.0, 90.0
 """Of all pixels, from 0 to 255."""
 
 
-def fashion_mnist(folder: str = FOLDER) -> TorchTask:
+def fashion_mnist(
+    folder: str = FOLDER,
+    split: str = "iid",
+    alpha: float | None = None,
+    runs: int | None = None,
+    split_seed: int | None = None,
+) -> TorchTask:
     """The task: 1,750,188 parameters, some 87 % after 1,000 steps.
 
     Args:
         folder: Where the four IDX files lie, gzipped or not. MNIST's own files do as well.
+        split: Which examples each worker draws from: a name of ``shards.SPLITS``.
+        alpha: Of ``dirichlet``: the smaller, the more uneven.
+        runs: Of ``by-label``: runs of equal labels a worker.
+        split_seed: Seed of the split; the cluster's where there is none.
+
+    Raises:
+        TaskError: If there is no such split.
     """
-    return classification(network, lambda: read(Path(folder)))
+    how = Split(split, alpha, runs, split_seed)
+    return classification(network, lambda: read(Path(folder)), how)
 
 
 def network() -> nn.Module:

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -93,6 +94,24 @@ class MovableTask(Task, Protocol):
 
     def to(self, device: str) -> Task:
         """The same task, computed on ``cpu``, ``cuda`` or ``mps``."""
+        ...
+
+
+@runtime_checkable
+class FlippableTask(Task, Protocol):
+    """A task whose labels can be flipped, for drills with liars who learn from wrong data."""
+
+    def label_flipped(self) -> Task:
+        """The same task with wrong training data: label y becomes ``classes - 1 - y``."""
+        ...
+
+
+@runtime_checkable
+class LabelledTask(Task, Protocol):
+    """A task that can tell which classes each worker draws from."""
+
+    def class_counts(self, share: Share) -> Mapping[int, int]:
+        """By class, how many examples of it a worker draws its mini-batches from."""
         ...
 
 
@@ -236,6 +255,24 @@ class _Guarded:
         with _blame(self._name):
             return _GuardedSource(self._name, self._task.source(share))
 
+    def label_flipped(self) -> Task:
+        with _blame(self._name):
+            if not isinstance(self._task, FlippableTask):
+                raise TaskError("has no method label_flipped, which attack label-flip needs")
+            return _Guarded(self._name, self._task.label_flipped())
+
+    def class_counts(self, share: Share) -> Mapping[int, int]:
+        with _blame(self._name):
+            if not isinstance(self._task, LabelledTask):
+                raise TaskError("has no method class_counts: its classes cannot be counted")
+            counts: object = self._task.class_counts(share)
+            if not isinstance(counts, Mapping) or not counts:
+                raise TaskError(f"class_counts returned {_kind(counts)}; {_COUNTS}")
+            for label, count in counts.items():
+                if not isinstance(label, Integral) or not isinstance(count, Integral) or count < 0:
+                    raise TaskError(f"class_counts returned {label!r}: {count!r}; {_COUNTS}")
+            return {int(label): int(count) for label, count in counts.items()}
+
     def accuracy(self, vector: Vector) -> float:
         with _blame(self._name):
             return float(self._task.accuracy(vector))
@@ -243,6 +280,9 @@ class _Guarded:
     def state(self, vector: Vector) -> dict[str, NDArray[Any]]:
         with _blame(self._name):
             return self._task.state(vector)
+
+
+_COUNTS = "must be a mapping of classes to numbers of examples, both integers"
 
 
 class _GuardedSource:

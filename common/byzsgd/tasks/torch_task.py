@@ -72,7 +72,7 @@ class TorchTask:
             data: A worker's training examples. Best the WHOLE training set for every worker, each
                 of which draws its own mini-batches from it: robust rules assume that workers
                 differ by chance alone, and disjoint parts of a small set cost accuracy under
-                attack.
+                attack. ``byzsgd.tasks.shards.Split`` makes parts.
             loss: Of outputs and targets: a scalar, the mean over the examples.
             test_data: Examples held out from training.
             accuracy: Of outputs and targets: a fraction in [0, 1], averaged over the test data.
@@ -109,6 +109,35 @@ class TorchTask:
             device=device,
         )
 
+    def label_flipped(self) -> "TorchTask":
+        """The same task with wrong training data: label y becomes ``classes - 1 - y``.
+
+        The largest label of the test data says how many classes there are.
+
+        Raises:
+            TaskError: If the targets are no integers.
+        """
+        _, known = self._test_examples
+        if known.is_floating_point() or known.is_complex():
+            kind = str(known.dtype).removeprefix("torch.")
+            raise TaskError(
+                f"test_data: its targets are {kind}; only integer labels can be flipped"
+            )
+        largest = int(known.max())
+
+        def data(share: Share) -> Examples:
+            inputs, targets = _checked("data", self._data(share))
+            return inputs, largest - targets
+
+        return TorchTask(
+            model=self._model,
+            data=data,
+            loss=self._loss,
+            test_data=self._test_data,
+            accuracy=self._accuracy,
+            device=str(self._device),
+        )
+
     def initial(self, seed: int) -> Vector:
         """theta_0: the trainable parameters of a new module, ``(d,)`` float32.
 
@@ -125,6 +154,22 @@ class TorchTask:
         """
         examples = _checked("data", self._data(share))
         return _Source(self._flat(share.seed), examples, self._loss, share, self._device)
+
+    def class_counts(self, share: Share) -> dict[int, int]:
+        """By class, how many examples of it a worker draws its mini-batches from.
+
+        Raises:
+            TaskError: If the targets are no class labels.
+        """
+        _, targets = _checked("data", self._data(share))
+        if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
+            kind = str(targets.dtype).removeprefix("torch.")
+            raise TaskError(
+                f"data: its targets are {kind} of shape {tuple(targets.shape)}; classes can be "
+                "counted of one integer an example"
+            )
+        labels, counts = torch.unique(targets, return_counts=True)
+        return {int(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
     def accuracy(self, vector: Vector) -> float:
         """The accuracy of a model on the test data.
