@@ -19,6 +19,7 @@ from byzsgd.tasks import load_task
 from byzsgd_daemons import fetch, init
 from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.local import Drill, Point, Training, free_addresses, train
+from byzsgd_daemons.nursery import Nursery
 from byzsgd_daemons.show import screen
 from byzsgd_daemons.watch import times_refused
 
@@ -92,24 +93,33 @@ def run(
         n_servers=0,
         server_attack=None,
     )
-    with screen(f"byzsgd: {init.scaled(cluster)}; {under(drill)}", console) as view:
-        byzsgd = asyncio.run(
-            train(file, drill, view, logs=scratch / "byzsgd" / "logs", device=device)
-        )
-    trusting = replace(plan, servers=1, f_servers=0, f_workers=0, rule=VANILLA_RULE)
-    file = init.create(scratch / "vanilla", trusting, free_addresses(trusting))
-    title = f"vanilla: one trusted server that averages all {plan.workers} workers; "
-    with screen(title + under(attacked), console) as view:
-        vanilla = asyncio.run(
-            train(
-                file,
-                attacked,
-                view,
-                logs=scratch / "vanilla" / "logs",
-                device=device,
-                stall_seconds=STALL_SECONDS,
+    with Nursery() as nursery:  # It does its imports once, for both.
+        with screen(f"byzsgd: {init.scaled(cluster)}; {under(drill)}", console) as view:
+            byzsgd = asyncio.run(
+                train(
+                    file,
+                    drill,
+                    view,
+                    logs=scratch / "byzsgd" / "logs",
+                    device=device,
+                    nursery=nursery,
+                )
             )
-        )
+        trusting = replace(plan, servers=1, f_servers=0, f_workers=0, rule=VANILLA_RULE)
+        file = init.create(scratch / "vanilla", trusting, free_addresses(trusting))
+        title = f"vanilla: one trusted server that averages all {plan.workers} workers; "
+        with screen(title + under(attacked), console) as view:
+            vanilla = asyncio.run(
+                train(
+                    file,
+                    attacked,
+                    view,
+                    logs=scratch / "vanilla" / "logs",
+                    device=device,
+                    stall_seconds=STALL_SECONDS,
+                    nursery=nursery,
+                )
+            )
     return Result(cluster=cluster, drill=drill, byzsgd=byzsgd, vanilla=vanilla)
 
 

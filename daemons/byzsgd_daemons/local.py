@@ -1,33 +1,35 @@
 """A whole cluster on this machine: real daemons with keys, watched while they train.
 
-The daemons hold a pipe that ends with this process, so none of them outlives it, whatever ends it.
+The daemons are forked from a nursery, as most of their start would be imports. They hold a pipe
+that ends with this process, so none of them outlives it, whatever ends it.
 """
 
 import asyncio
-import os
 import random
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from byzsgd import attacks
 from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd.simulation import Timing, timing_named
 from byzsgd.tasks import Task, load_task
 from byzsgd.vectors import Vector, distance, norm
 from byzsgd_daemons import initial
 from byzsgd_daemons.config import Settings, read_cluster
 from byzsgd_daemons.fetch import operator_of
 from byzsgd_daemons.init import LOCALHOST, OPERATOR, Addresses, Plan, identities
+from byzsgd_daemons.nursery import ONE_THREAD as ONE_THREAD
+from byzsgd_daemons.nursery import Child, Nursery
 from byzsgd_daemons.operator import Answers, Operator
 from byzsgd_daemons.watch import Status, statuses
 
@@ -63,21 +65,38 @@ class Drill:
     """Numbers of that attack."""
     server_attack: str | None = None
     """What lying servers do; None: no server lies."""
+    server_options: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of that attack."""
+    timing: str = Timing.EARLY.value
+    """When they speak: a name of ``Timing``."""
     n_workers: int | None = None
     """How many workers lie; None: as many as the cluster tolerates."""
     n_servers: int | None = None
     """How many servers lie; None: as many as the cluster tolerates."""
 
     def check(self) -> None:
-        """Return when there are such attacks.
+        """Return when there are such attacks, with such numbers, and such a timing.
 
         Raises:
             ConfigError: If there are not.
         """
-        if self.attack:
-            attacks.make(self.attack, Role.WORKER, **self.options)
-        if self.server_attack:
-            attacks.make(self.server_attack, Role.SERVER)
+        self.record()
+
+    def record(self) -> dict[str, Any]:
+        """What the liars do, every number of it, as plain JSON values: for logs and reports.
+
+        Raises:
+            ConfigError: If there is no such attack, number or timing.
+        """
+        said: dict[str, Any] = {}
+        for key, role, attack, options in (
+            ("attack", Role.WORKER, self.attack, self.options),
+            ("server_attack", Role.SERVER, self.server_attack, self.server_options),
+        ):
+            said[key] = attack
+            numbers = attacks.numbers(attacks.make(attack, role, **options)) if attack else {}
+            said[f"{key}_options"] = numbers
+        return {**said, "timing": timing_named(self.timing).value}
 
     def liars(self, cluster: Cluster) -> tuple[str, ...]:
         """The identities that lie: the last ones of each role.
@@ -209,6 +228,8 @@ async def train(
     logs: Path,
     device: str = "cpu",
     stall_seconds: float = float("inf"),
+    every: int | None = None,
+    nursery: Nursery | None = None,
 ) -> Training:
     """Run a cluster on this machine until its last step, or until cancelled.
 
@@ -219,6 +240,9 @@ async def train(
         logs: Folder for a log of each daemon.
         device: Where workers compute: ``cpu``, ``cuda``, ``mps``.
         stall_seconds: Without a step for so long, the training is given up.
+        every: Steps between two evaluations; None for about 25 of them.
+        nursery: Starts the daemons; None for one of this training's own. Who runs many trainings,
+            one after the other, saves what a nursery takes to start.
 
     Raises:
         ByzsgdError: If a file is wrong, or if a daemon ends before the first step.
@@ -228,11 +252,16 @@ async def train(
     training = Training(cluster=cluster, lying=frozenset(drill.liars(cluster)))
     settings = Settings(id=OPERATOR, cluster=cluster_file)
     identity, secret = operator_of(cluster, settings)
-    async with Daemons(cluster_file, cluster, logs) as daemons:
-        for worker in cluster.workers:
-            if worker not in training.lying:
-                await daemons.start("worker", worker, "--device", device)
-        task, first = await asyncio.to_thread(_load, cluster, settings.folder)
+    async with Daemons(cluster_file, cluster, logs, nursery) as daemons:
+        # Loaded while the nursery does its imports: either takes torch.
+        loading = asyncio.create_task(asyncio.to_thread(_load, cluster, settings.folder))
+        try:
+            for worker in cluster.workers:
+                if worker not in training.lying:
+                    await daemons.start("worker", worker, "--device", device)
+            task, first = await loading
+        finally:
+            loading.cancel()
         theta_0 = logs / "initial.safetensors"
         initial.write(first, theta_0)
         for server in cluster.servers:
@@ -243,7 +272,9 @@ async def train(
         async with Operator(cluster, identity, secret, len(first.vector)) as operator:
             tasks = {
                 asyncio.create_task(_watch(training, daemons, view)),
-                asyncio.create_task(_evaluate(training, task, operator, view, stall_seconds)),
+                asyncio.create_task(
+                    _evaluate(training, task, operator, view, stall_seconds, every)
+                ),
             }
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -273,7 +304,12 @@ async def _watch(training: Training, daemons: "Daemons", view: View) -> None:
 
 
 async def _evaluate(
-    training: Training, task: Task, operator: Operator, view: View, stall_seconds: float
+    training: Training,
+    task: Task,
+    operator: Operator,
+    view: View,
+    stall_seconds: float,
+    every: int | None,
 ) -> None:
     """Pull the model of every few steps and evaluate it, until the last step or a standstill."""
     cluster = training.cluster
@@ -287,7 +323,7 @@ async def _evaluate(
             ended = 0 < cluster.steps <= answers.step
             if not ended:
                 # Asked for before this one is evaluated: it may be there before that is done.
-                following = _following(cluster, answers.step)
+                following = _following(cluster, answers.step, every)
                 pulling = asyncio.create_task(_pull(training, operator, following, stall_seconds))
             vector = await asyncio.to_thread(answers.median)
             point = await asyncio.to_thread(_point, training, task, answers, vector, now - started)
@@ -320,11 +356,11 @@ async def _pull(
                 return None
 
 
-def _following(cluster: Cluster, step: int) -> int:
+def _following(cluster: Cluster, step: int, every: int | None) -> int:
     """The step to evaluate after a step."""
     if not cluster.steps:
         return (step // ENDLESS_EVERY + 1) * ENDLESS_EVERY
-    every = max(cluster.steps // EVALUATIONS, 1)
+    every = every or max(cluster.steps // EVALUATIONS, 1)
     return min((step // every + 1) * every, cluster.steps)
 
 
@@ -349,14 +385,28 @@ def _point(
 class Daemons:
     """The processes of a local cluster, as an async context manager that ends them all."""
 
-    def __init__(self, cluster_file: Path, cluster: Cluster, logs: Path) -> None:
+    def __init__(
+        self, cluster_file: Path, cluster: Cluster, logs: Path, nursery: Nursery | None = None
+    ) -> None:
+        """Prepare; no process is started before it is entered.
+
+        Args:
+            cluster_file: With the keys of all its nodes beside it.
+            cluster: That file's content.
+            logs: Folder for a log of each daemon.
+            nursery: Starts the daemons; None for one that begins and ends with them.
+        """
         self._cluster_file = cluster_file
         self._cluster = cluster
         self._logs = logs
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._own = nursery is None
+        self._nursery = nursery or Nursery()
+        self._running: dict[str, Child] = {}
 
     async def __aenter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        if self._own:
+            self._nursery.__enter__()
         return self
 
     async def __aexit__(
@@ -365,7 +415,14 @@ class Daemons:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.shield(self.stop())
+        await asyncio.shield(self._leave())
+
+    async def _leave(self) -> None:
+        try:
+            await self.stop()
+        finally:
+            if self._own:
+                self._nursery.close()
 
     async def start(self, command: str, identity: str, *more: str) -> None:
         """Start the daemon of a node."""
@@ -382,9 +439,12 @@ class Daemons:
             words += ["--option", f"{name}={number}"]
         if drill.server_attack:
             words += ["--server-attack", drill.server_attack]
+        for name, number in drill.server_options.items():
+            words += ["--server-option", f"{name}={number}"]
+        words += ["--timing", drill.timing]
         await self._spawn("adversary", "adversary", *words)
 
-    def process(self, identity: str) -> asyncio.subprocess.Process:
+    def process(self, identity: str) -> Child:
         """The process of a node, or ``adversary``."""
         return self._running[identity]
 
@@ -400,29 +460,29 @@ class Daemons:
         """End every daemon: ask first, and kill what has not ended in time."""
         running = [p for p in self._running.values() if p.returncode is None]
         for process in running:
-            process.send_signal(signal.SIGTERM)
-        waits = [asyncio.ensure_future(process.wait()) for process in running]
-        if waits:
-            await asyncio.wait(waits, timeout=STOP_SECONDS)
-        for process in running:
-            if process.returncode is None:
+            process.terminate()
+        waits = {asyncio.ensure_future(process.wait()) for process in running}
+        for _ in range(2):
+            if waits:
+                _, waits = await asyncio.wait(waits, timeout=STOP_SECONDS)
+            for process in running:
                 process.kill()
-        await asyncio.gather(*waits)
+        for wait in waits:
+            wait.cancel()
 
     async def _spawn(self, name: str, command: str, *words: str) -> None:
         with self._log(name).open("ab") as log:
-            self._running[name] = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "byzsgd_daemons.cli", command, "--cluster", str(self._cluster_file)),
-                *("--until-stdin-closes", "--stop-seconds", str(STOP_SECONDS / 2)),
-                *words,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                # A Ctrl-C is this process's to answer, by ending them in good order.
-                start_new_session=True,
-                env=os.environ | ONE_THREAD,
+            child = self._nursery.start(
+                (
+                    *(command, "--cluster", str(self._cluster_file)),
+                    *("--until-stdin-closes", "--stop-seconds", str(STOP_SECONDS / 2)),
+                    *words,
+                ),
+                log,
             )
+        # Before it is waited for: who is interrupted meanwhile ends this one too.
+        self._running[name] = child
+        await child.wait_started()
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -431,7 +491,3 @@ class Daemons:
         how = f"exit {status}" if status >= 0 else signal.Signals(-status).name
         lines = self._log(identity).read_text(errors="replace").splitlines()[-LOG_LINES:]
         return f"{identity} has ended ({how}): " + " ".join(lines)
-
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Many daemons share this machine's cores: more threads each would only get in each other's way."""
