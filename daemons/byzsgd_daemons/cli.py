@@ -89,8 +89,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="a node to play; several share what they see")  # fmt: skip
     sub.add_argument("--attack", help="what lying workers do")
     sub.add_argument("--server-attack", help="what lying servers do")
-    sub.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER",
-                     help="a number that the attack takes, such as z=1.5")  # fmt: skip
+    _lie_arguments(sub)
     sub.add_argument("--stop-seconds", type=_seconds, default=10.0, help=argparse.SUPPRESS)
     _log_arguments(sub)
 
@@ -118,6 +117,25 @@ def _parser() -> argparse.ArgumentParser:
                      help="plot, table and model come here (default: byzsgd-demo)")  # fmt: skip
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
 
+    sub = add("evaluate", _evaluate, "Run the paper's evaluation here, and write its report.")
+    sub.add_argument("--out", type=Path, default=Path("byzsgd-evaluation"), metavar="FOLDER",
+                     help="record and report (default: byzsgd-evaluation)")  # fmt: skip
+    sub.add_argument("--only", action="append", default=[], metavar="GROUP",
+                     help="a group that --list shows; again for more")  # fmt: skip
+    sub.add_argument("--task", help="what all groups learn (default: what suits the group)")
+    sub.add_argument("--steps", type=_steps, help="of every run (default: the task's)")
+    sub.add_argument("--seeds", type=_steps, default=1, metavar="COUNT",
+                     help="run everything so often, with other seeds (default: 1)")  # fmt: skip
+    sub.add_argument("--in-memory", action="store_true",
+                     help="no daemons: every node in one thread, in virtual time")  # fmt: skip
+    sub.add_argument("--list", action="store_true", help="say what would run, and how long")
+    sub.add_argument("--report-only", action="store_true", help="run nothing")
+    sub.add_argument("--retry-failed", action="store_true",
+                     help="also run again what failed or stood still")  # fmt: skip
+    sub.add_argument("--into", type=Path, metavar="FILE",
+                     help="write the tables into this document, too")  # fmt: skip
+    _device_argument(sub)
+
     sub = add("status", _status, "Show where every node of a cluster stands.")
     _cluster_argument(sub)
 
@@ -132,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("check", _check, "Check a cluster file, and say what it asks for.")
     sub.add_argument("cluster", type=Path, metavar="FILE")
+
+    sub = add("data", _data, "Show which classes each worker draws from, and how unevenly.")
+    _cluster_argument(sub)
 
     sub = add("initial-model", _initial_model, "Write theta_0 to a file, as servers do.")
     _cluster_argument(sub)
@@ -180,13 +201,20 @@ def _drill_arguments(
     sub: argparse.ArgumentParser, *, attack: str | None = None, server_attack: str | None = None
 ) -> None:
     sub.add_argument("--attack", default=attack, help=f"what lying workers do (default: {attack})")
-    sub.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER",
-                     help="a number that the attack takes, such as z=1.5")  # fmt: skip
     for role in ("workers", "servers"):
         sub.add_argument(f"--lying-{role}", type=_count, metavar="COUNT",
                          help="how many lie (default: as many as may)")  # fmt: skip
     sub.add_argument("--server-attack", default=server_attack,
                      help=f"what lying servers do (default: {server_attack})")  # fmt: skip
+    _lie_arguments(sub)
+
+
+def _lie_arguments(sub: argparse.ArgumentParser) -> None:
+    for name, whose in (("--option", "workers"), ("--server-option", "servers")):
+        sub.add_argument(name, action="append", default=[], metavar="NAME=NUMBER",
+                         help=f"a number of the {whose}' attack, such as scale=10")  # fmt: skip
+    sub.add_argument("--timing", default="early",
+                     help="when liars speak: early, late or flood (default: early)")  # fmt: skip
 
 
 def _log_arguments(sub: argparse.ArgumentParser) -> None:
@@ -215,6 +243,10 @@ def _seconds(text: str) -> float:
 
 def _count(text: str) -> int:
     return int(_number(text, int, 0, 2**53, "a whole number of at least 0"))
+
+
+def _steps(text: str) -> int:
+    return int(_number(text, int, 1, 2**53, "a whole number of at least 1"))
 
 
 def _port(text: str) -> int:
@@ -295,21 +327,27 @@ def _adversary(arguments: argparse.Namespace) -> int:
             arguments.liars,
             attack=arguments.attack,
             server_attack=arguments.server_attack,
-            options=_options(arguments),
+            options=_options("--option", arguments.option, arguments.attack),
+            server_options=_options(
+                "--server-option", arguments.server_option, arguments.server_attack
+            ),
+            timing=arguments.timing,
         ),
     )
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, float]:
-    return dict(_option(text) for text in arguments.option)
+def _options(flag: str, texts: Sequence[str], attack: str | None) -> dict[str, float]:
+    if texts and not attack:
+        raise ConfigError(f"{flag} {texts[0]}: there is no attack to take it; name one")
+    return dict(_option(flag, text) for text in texts)
 
 
-def _option(text: str) -> tuple[str, float]:
+def _option(flag: str, text: str) -> tuple[str, float]:
     name, _, number = text.partition("=")
     try:
         return name, float(number)
     except ValueError:
-        raise ConfigError(f"--option {text}: must be NAME=NUMBER, such as z=1.5") from None
+        raise ConfigError(f"{flag} {text}: must be NAME=NUMBER, such as scale=10") from None
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
@@ -325,10 +363,13 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
 def _plan_here(arguments: argparse.Namespace) -> "Plan":
     """The plan of a cluster in a scratch folder: a task's file is looked up from this one."""
     plan = _plan(arguments)
-    path, colon, factory = plan.task.partition(":")
-    if colon and path.endswith(".py"):
-        return replace(plan, task=f"{Path(path).absolute()}:{factory}")
-    return plan
+    return replace(plan, task=_task_here(plan.task))
+
+
+def _task_here(task: str) -> str:
+    """A task whose file, if it has one, is found from every folder."""
+    path, colon, factory = task.partition(":")
+    return f"{Path(path).absolute()}:{factory}" if colon and path.endswith(".py") else task
 
 
 def _drill(arguments: argparse.Namespace) -> "Drill":
@@ -336,8 +377,12 @@ def _drill(arguments: argparse.Namespace) -> "Drill":
 
     drill = Drill(
         attack=arguments.attack,
-        options=_options(arguments),
+        options=_options("--option", arguments.option, arguments.attack),
         server_attack=arguments.server_attack,
+        server_options=_options(
+            "--server-option", arguments.server_option, arguments.server_attack
+        ),
+        timing=arguments.timing,
         n_workers=arguments.lying_workers,
         n_servers=arguments.lying_servers,
     )
@@ -412,6 +457,32 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from byzsgd_daemons import local
+    from byzsgd_daemons.evaluate import command
+    from byzsgd_daemons.evaluate.plan import Scale
+
+    os.environ.update(local.ONE_THREAD)
+    return command.evaluate(
+        Scale(
+            task=_task_here(arguments.task) if arguments.task else None,
+            steps=arguments.steps,
+            seeds=arguments.seeds,
+            in_memory=arguments.in_memory,
+        ),
+        arguments.only,
+        arguments.out,
+        Console(),
+        listed=arguments.list,
+        report_only=arguments.report_only,
+        retry_failed=arguments.retry_failed,
+        document=arguments.into,
+        device=arguments.device,
+    )
+
+
 def _status(arguments: argparse.Namespace) -> int:
     import asyncio
 
@@ -449,6 +520,22 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     for warning in cluster.warnings():
         print(f"warning: {warning}")
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from byzsgd_daemons import data
+
+    cluster = read_cluster(arguments.cluster)
+    found = data.class_counts(cluster, arguments.cluster.resolve().parent)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 250  # Whoever reads a file or a pipe wants whole rows.
+    console.print(data.table(found))
+    for sentence in data.sentences(found):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -1,11 +1,20 @@
 """One node's settings, checked, and the cluster file behind them."""
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from byzsgd.aggregation import RULES
-from byzsgd.cluster import ADDRESS_PATTERN, Cluster, Member, Role, nearest, split_address
+from byzsgd.aggregation import PRE_STEPS, RULES, compose
+from byzsgd.cluster import (
+    ADDRESS_PATTERN,
+    Cluster,
+    Member,
+    Role,
+    Variant,
+    nearest,
+    split_address,
+)
 from byzsgd.errors import ClusterError, ConfigError
 from byzsgd.transport import keys
 
@@ -75,18 +84,42 @@ def read_cluster(path: Path) -> Cluster:
 
 
 def _check_rule(cluster: Cluster) -> None:
-    """Refuse an aggregation rule that is unknown, or that needs a larger quorum.
+    """Refuse a rule or pre-steps that are unknown, or that need more vectors than there will be.
 
     Raises:
-        ClusterError: If so.
+        ClusterError: If so; every unknown name is named.
     """
-    rule = RULES.get(cluster.rule)
-    if rule is None:
-        raise ClusterError([f"rule: {cluster.rule!r} is unknown; {nearest(cluster.rule, RULES)}"])
-    if problem := rule.check(cluster.worker_quorum, cluster.f_workers):
-        raise ClusterError(
-            [f"rule: {problem}, where n is worker_quorum and f is f_workers = {cluster.f_workers}"]
-        )
+    problems = []
+    if cluster.rule not in RULES:
+        problems.append(f"rule: {cluster.rule!r} is unknown; {nearest(cluster.rule, RULES)}")
+    for name in cluster.pre_steps:
+        if name not in PRE_STEPS:
+            problems.append(f"pre_steps: {name!r} is unknown; {nearest(name, PRE_STEPS)}")
+        elif cluster.pre_steps.count(name) > 1:
+            problems.append(f"pre_steps: {name!r} is there twice; leave one out")
+    # What is wrong with a name that is there twice is said once.
+    problems = list(dict.fromkeys(problems)) or list(_violated_bounds(cluster))
+    if problems:
+        raise ClusterError(problems)
+
+
+def _violated_bounds(cluster: Cluster) -> Iterator[str]:
+    """The bound that the rule violates, or that it violates with its pre-steps."""
+    f, quorum = cluster.f_workers, cluster.worker_quorum
+    if cluster.variant is Variant.SYNCHRONOUS:
+        # Who is silent is known to be Byzantine: it is missing among the n, and among the f.
+        left = max(f - (cluster.n_workers - quorum), 0)
+        cases = [
+            (cluster.n_workers, f, f"the number of workers and f is f_workers = {f}"),
+            (quorum, left, "worker_quorum and f is how many liars are left in it"),
+        ]
+    else:
+        cases = [(quorum, f, f"worker_quorum and f is f_workers = {f}")]
+    for key, pre_steps in (("rule", ()), ("pre_steps", cluster.pre_steps)):
+        for n, liars, words in cases:
+            if problem := compose(pre_steps, cluster.rule).check(n, liars):
+                yield f"{key}: {problem}, where n is {words}"
+                return
 
 
 def member(cluster: Cluster, settings: Settings, role: Role) -> Member:

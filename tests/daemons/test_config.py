@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from byzsgd.aggregation import RULES
 from byzsgd.cluster import Member, Role
 from byzsgd.errors import ConfigError
 from byzsgd.transport import keys
@@ -79,40 +80,110 @@ def test_every_problem_has_a_line_of_its_own(files: Any) -> None:
 # The rule
 
 
+def workers(files: Any, count: int) -> None:
+    """Add workers to a file that has one, so that there are so many."""
+    with files.path.open("a") as file:
+        for n in range(2, count + 1):
+            file.write(f'\n[[nodes]]\nid = "w{n}"\nrole = "worker"\n')
+            file.write(f"public_key = '{keys.generate().public}'\n")
+
+
 def test_an_unknown_rule_names_the_nearest(files: Any) -> None:
     """When the file is loaded, not at the first update."""
     files.change("seed = 3", 'rule = "xyz"')
 
     assert problem(files.path) == (
-        f"{files.path}: rule: 'xyz' is unknown; known: average, coordinate_median, krum, mda"
+        f"{files.path}: rule: 'xyz' is unknown; known: {', '.join(sorted(RULES))}"
     )
     files.change('"xyz"', '"krumm"')
     assert problem(files.path) == f"{files.path}: rule: 'krumm' is unknown; did you mean krum?"
 
 
-@pytest.mark.parametrize(("workers", "fits"), [(2, False), (3, True)])
-def test_a_rule_needs_its_own_bound_at_the_quorum(files: Any, workers: int, fits: bool) -> None:
-    """Krum needs q_w >= 2 f_w + 3, which is more than the cluster needs."""
-    files.change("seed = 3", 'rule = "krum"')
-    for n in range(2, workers + 1):
-        with files.path.open("a") as file:
-            file.write(f'\n[[nodes]]\nid = "w{n}"\nrole = "worker"\n')
-            file.write(f"public_key = '{keys.generate().public}'\n")
+def test_unknown_pre_steps_name_the_nearest(files: Any) -> None:
+    """All of them, and an unknown rule as well."""
+    files.change("seed = 3", 'rule = "mdaa"\npre_steps = ["nmn", "xyz", "nnm"]')
+
+    assert problem(files.path).splitlines() == [
+        f"{files.path}: rule: 'mdaa' is unknown; did you mean mda?",
+        f"{files.path}: pre_steps: 'nmn' is unknown; did you mean nnm?",
+        f"{files.path}: pre_steps: 'xyz' is unknown; known: bucketing, clipping, nnm",
+    ]
+
+
+def test_a_pre_step_is_there_once(files: Any) -> None:
+    """Twice would not help and cost a multiple."""
+    files.change("seed = 3", 'pre_steps = ["nnm", "clipping", "nnm"]')
+
+    assert problem(files.path) == f"{files.path}: pre_steps: 'nnm' is there twice; leave one out"
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "f", "sentence"),
+    [
+        ("krum", 2, 0, "krum needs n >= 2 f + 3, but 2 < 3"),
+        ("krum", 3, 0, ""),
+        ("krum", 7, 2, "krum needs n >= 2 f + 3, but 5 < 7"),
+        ("krum", 9, 2, ""),
+        ("multi_krum", 7, 2, "multi_krum needs n >= 2 f + 3, but 5 < 7"),
+        ("bulyan", 12, 2, "bulyan needs n >= 4 f + 3, but 10 < 11"),
+        ("bulyan", 13, 2, ""),
+    ],
+)
+def test_a_rule_needs_its_own_bound_at_the_quorum(
+    files: Any, rule: str, n: int, f: int, sentence: str
+) -> None:
+    """Krum needs q_w >= 2 f_w + 3, which is more than ByzSGD's smallest quorum, 2 f_w + 1."""
+    files.change("seed = 3", f'rule = "{rule}"')
+    files.change("f_workers = 0", f"f_workers = {f}")
+    workers(files, n)
+    if sentence:
+        assert problem(files.path) == (
+            f"{files.path}: rule: {sentence}, where n is worker_quorum and f is f_workers = {f}"
+        )
+    else:
+        assert read_cluster(files.path).rule == rule
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule not in ("bulyan", "krum", "multi_krum")]
+)
+def test_every_other_rule_fits_every_cluster(files: Any, rule: str) -> None:
+    """Their bounds are the cluster's own, or less, and so they are after clipping and nnm."""
+    files.change("seed = 3", f'rule = "{rule}"\npre_steps = ["clipping", "nnm"]')
+    files.change("f_workers = 0", "f_workers = 2")
+    workers(files, 7)
+
+    assert read_cluster(files.path).rule == rule
+
+
+@pytest.mark.parametrize(("n", "fits"), [(10, False), (11, True)])
+def test_pre_steps_may_need_more(files: Any, n: int, fits: bool) -> None:
+    """Bucketing leaves half of the vectors and all of the liars."""
+    files.change("seed = 3", 'rule = "mda"\npre_steps = ["nnm", "bucketing"]')
+    files.change("f_workers = 0", "f_workers = 2")
+    workers(files, n)
     if fits:
-        assert read_cluster(files.path).rule == "krum"
+        assert read_cluster(files.path).pre_steps == ("nnm", "bucketing")
     else:
         assert problem(files.path) == (
-            f"{files.path}: rule: krum needs n >= 2 f + 3, but 2 < 3, where n is worker_quorum "
-            "and f is f_workers = 0"
+            f"{files.path}: pre_steps: nnm + bucketing + mda needs n >= 4 f + 1, but 8 < 9, where "
+            "n is worker_quorum and f is f_workers = 2"
         )
 
 
-@pytest.mark.parametrize("rule", ["average", "coordinate_median", "mda"])
-def test_every_other_rule_fits_every_cluster(files: Any, rule: str) -> None:
-    """Their bounds are the cluster's own, or less."""
-    files.change("seed = 3", f'rule = "{rule}"')
-
-    assert read_cluster(files.path).rule == rule
+@pytest.mark.parametrize(("n", "fits"), [(6, False), (7, True)])
+def test_a_synchronous_cluster_counts_all_workers(files: Any, n: int, fits: bool) -> None:
+    """Who is silent there is known to lie, so Krum needs n_w >= 2 f_w + 3 and not q_w."""
+    files.change("seed = 3", 'rule = "krum"\nvariant = "synchronous"')
+    files.change("f_workers = 0", "f_workers = 2")
+    workers(files, n)
+    if fits:
+        assert read_cluster(files.path).worker_quorum == 5
+    else:
+        assert problem(files.path) == (
+            f"{files.path}: rule: krum needs n >= 2 f + 3, but 6 < 7, where n is the number of "
+            "workers and f is f_workers = 2"
+        )
 
 
 # The node

@@ -37,6 +37,7 @@ from byzsgd.protocol import (
     Stop,
 )
 from byzsgd.protocol.node import Waiting
+from byzsgd.protocol.variance import State
 from byzsgd_daemons import host as module
 from byzsgd_daemons.host import INLINE_MAX, SLOW_SECONDS, Host
 
@@ -509,6 +510,39 @@ def test_short_waits_are_not_said(puppet: Any, caplog: pytest.LogCaptureFixture)
         host._tell_waiting(step + 0.9)
 
     assert messages(caplog) == []
+
+
+def test_a_variance_condition_is_said_when_it_changes(
+    puppet: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning once it fails, with the remedy, and a line when it holds again."""
+    caplog.set_level(logging.INFO)
+    node = puppet()
+    host, condition = Host(node), node.progress.variance
+    condition.excess = 2.0
+    for state in (State.UNKNOWN, State.HOLDS, State.VIOLATED, State.VIOLATED, State.HOLDS):
+        condition.state, condition.ratio, condition.since = state, 1.5, 7
+        host._tell_variance()
+
+    said = messages(caplog)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert said[0].startswith("variance condition: 1.5 over the last updates, failed at step 7")
+    assert said[1] == "variance condition: holds, 1.5 over the last updates"
+    assert caplog.records[0].__dict__["step"] == 7
+
+
+def test_a_variance_condition_of_a_training_that_ends_is_no_warning(
+    puppet: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Near an optimum it fails whatever the settings are."""
+    caplog.set_level(logging.INFO)
+    node = puppet()
+    node.progress.variance.state = State.FADED
+    host = Host(node)
+    for _ in range(2):
+        host._tell_variance()
+
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
 def test_a_refusal_is_said_with_peer_and_reason(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from byzsgd.messages import Gradient, Hello, Model, Reason
+from byzsgd.protocol.variance import RATIO_MAX, SPAN, Spread
 from byzsgd.transport import STRANGER, Statistics
 from byzsgd_daemons.status import READY_WAIT_SECONDS, ready, snapshot
 
@@ -50,6 +51,24 @@ def test_a_new_server_tells_where_it_stands(server: Any, told: Any) -> None:
     assert status["done"] is False
     assert status["drift"].keys() == {"max", "median", "relative", "contraction"}
     assert "loss" not in status
+
+
+def test_a_server_tells_its_variance_condition(server: Any, told: Any) -> None:
+    """The ratio, the state and since when, and what an operator is to make of it."""
+    s1 = server()
+    assert told(s1)["variance_condition"] == {
+        "state": "unknown",
+        "since": 0,
+        "sentence": "variance condition: not known",
+    }
+
+    for step in range(SPAN):
+        s1.node.progress.variance.update(step, Spread(1.0, 2, variance=4.0, square=1.0))
+    status = told(s1)
+    assert status["variance_ratio"] == RATIO_MAX
+    assert status["variance_condition"]["state"] == "violated"
+    assert status["variance_condition"]["since"] == SPAN - 1
+    assert "100 or more over the last updates" in status["variance_condition"]["sentence"]
 
 
 def test_a_new_worker_tells_where_it_stands(worker: Any, told: Any) -> None:

@@ -1,16 +1,17 @@
 """What the documents promise exists: metrics, commands, flags, files."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from byzsgd.cluster import Cluster
+from byzsgd.cluster import Cluster, Variant
 from byzsgd.messages import Reason
 from byzsgd.metrics import NodeCollector
-from byzsgd.protocol import Node, ParameterServer, Worker
+from byzsgd.protocol import Node, ParameterServer, Worker, worker_of
 from byzsgd.transport import Statistics
 from byzsgd_daemons import cli
 
@@ -55,12 +56,13 @@ def exposed(node: Node) -> dict[str, str]:
 
 
 def nodes(cluster: Cluster) -> list[Node]:
-    """A server and a worker that have something to say in every metric."""
+    """Nodes of both variants that have something to say in every metric."""
     server = ParameterServer("s0", cluster, np.ones(2, np.float32))
-    server.progress.variance_ratio = 0.5
+    server.progress.variance.ratio = 0.5
     worker = Worker("w0", cluster)
     worker.progress.loss = 1.0
-    return [server, worker]
+    rounds = replace(cluster, variant=Variant.SYNCHRONOUS)
+    return [server, worker, worker_of(rounds, "w0")]
 
 
 def commands(text: str) -> set[tuple[str, str]]:

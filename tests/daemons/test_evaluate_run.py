@@ -1,0 +1,312 @@
+"""The command: what it runs and does not run again, what it says, and how it ends."""
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd_daemons import cli
+from byzsgd_daemons.evaluate import command, memory, run
+from byzsgd_daemons.evaluate.plan import GROUPS, Run, Scale, experiments, runs
+from byzsgd_daemons.evaluate.results import Outcome, Record, State
+from byzsgd_daemons.init import Plan
+from byzsgd_daemons.local import Point
+
+SMALL = Scale(task="quadratic", steps=4)
+"""Of the group ``messages`` these are four runs in daemons."""
+
+POINT = Point(
+    step=4, seconds=1.0, accuracy=0.5, accuracy_worst=0.5, drift=0, drift_ratio=0, loss=None
+)
+DONE = Outcome(state=State.DONE, points=(POINT,), wall_seconds=2.0)
+FAILED = Outcome(state=State.FAILED, sentence="no free port", wall_seconds=1.0)
+
+
+class Daemons:
+    """Stands for real trainings: remembers what ran, and answers as the test has laid out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[Run] = []
+        self.answers: dict[int, Outcome | BaseException] = {}
+        monkeypatch.setattr(run.daemons, "train", self.train)
+        monkeypatch.setattr(run, "Nursery", nullcontext)
+
+    def train(self, each: Run, shown: Callable[[int], None], **_: object) -> Outcome:
+        answer = self.answers.get(len(self.ran), DONE)
+        if isinstance(answer, BaseException):
+            raise answer
+        self.ran.append(each)
+        shown(each.steps())
+        return answer
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Daemons:
+    return Daemons(monkeypatch)
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs the command in a folder, and returns its status and what it said."""
+
+    def evaluate(*groups: str, scale: Scale = SMALL, **options) -> tuple[int, str]:
+        said = io.StringIO()
+        console = Console(file=said, width=200)
+        status = command.evaluate(scale, groups, tmp_path / "out", console, **options)
+        return status, said.getvalue()
+
+    return evaluate
+
+
+def test_it_runs_everything_once_and_reports(trainings, evaluate, tmp_path: Path) -> None:
+    """Progress counts every run and says how long the rest takes; the report is there."""
+    status, said = evaluate("messages")
+
+    wanted = runs(experiments(SMALL, ["messages"]))
+    assert status == 0
+    assert [each.key for each in trainings.ran] == list(wanted)
+    assert "0 of 4 runs are on record; 4 runs to do, about" in said
+    assert "1/4 messages: vanilla, nobody lies: 50.0 %  2 s; 6 s left" in said
+    assert "4/4 messages: synchronous, T = 5, nobody lies: 50.0 %  2 s\n" in said
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_what_is_on_record_does_not_run_again(trainings, evaluate) -> None:
+    """A second time nothing runs; one seed more runs that seed alone."""
+    evaluate("messages")
+    evaluate("messages")
+    assert len(trainings.ran) == 4
+
+    evaluate("messages", scale=replace(SMALL, seeds=2))
+    assert [each.plan.seed for each in trainings.ran] == [1] * 4 + [2] * 4
+
+
+def test_other_steps_are_other_runs(trainings, evaluate) -> None:
+    """What was measured at other settings is not taken for it."""
+    evaluate("messages")
+    evaluate("messages", scale=replace(SMALL, steps=5))
+    assert len(trainings.ran) == 8
+
+
+def test_an_interrupt_loses_the_run_under_way_and_no_other(trainings, evaluate) -> None:
+    """It says what is there, and the same command goes on."""
+    trainings.answers[2] = KeyboardInterrupt()
+    with pytest.raises(ByzsgdError, match="stopped with 2 of 4 runs on record") as stopped:
+        evaluate("messages")
+    assert "the same command goes on" in str(stopped.value)
+    del trainings.answers[2]
+
+    status, said = evaluate("messages")
+
+    assert status == 0
+    assert "2 of 4 runs are on record" in said
+    assert len(trainings.ran) == len({each.key for each in trainings.ran}) == 4
+
+
+def test_failed_runs_are_told_and_tried_again_when_asked(trainings, evaluate) -> None:
+    """The rest goes on; the status says that something is missing."""
+    trainings.answers[1] = FAILED
+    status, said = evaluate("messages")
+    assert status == 1
+    assert "failed: no free port" in said
+    assert "1 runs failed; --retry-failed tries again" in said
+
+    assert evaluate("messages")[0] == 1
+    assert len(trainings.ran) == 4
+
+    del trainings.answers[1]
+    assert evaluate("messages", retry_failed=True)[0] == 0
+    assert len(trainings.ran) == 5
+
+
+def test_a_stalled_run_is_a_result(trainings, evaluate) -> None:
+    """Vanilla under attack stands still: no failure, and tried again only when asked."""
+    trainings.answers[0] = Outcome(state=State.STALLED, sentence="stands still at step 0")
+    assert evaluate("messages")[0] == 0
+    assert len(trainings.ran) == 4
+
+    evaluate("messages", retry_failed=True)
+    assert len(trainings.ran) == 5
+
+
+def test_a_list_runs_nothing(trainings, evaluate, tmp_path: Path) -> None:
+    """It counts what each group lacks, and how long that takes."""
+    status, said = evaluate(scale=Scale(), listed=True)
+
+    rows = dict(re.findall(r"^(\w+) +(\d+) ", said, re.MULTILINE))
+    assert status == 0
+    assert trainings.ran == []
+    assert not (tmp_path / "out").exists()
+    assert rows.keys() == {*GROUPS, "all"}
+    assert int(rows["all"]) == sum(int(rows[group]) for group in GROUPS)
+    assert int(rows["all"]) == len(runs(experiments(Scale())))
+
+
+def test_a_report_alone_runs_nothing(trainings, evaluate) -> None:
+    """It is made of what is there; of nothing there is none."""
+    with pytest.raises(ConfigError, match="holds nothing of what was asked for; run it first"):
+        evaluate("messages", report_only=True)
+    evaluate("messages")
+
+    status, said = evaluate("messages", report_only=True)
+
+    assert status == 0
+    assert "written: " in said
+    assert len(trainings.ran) == 4
+
+
+def test_the_report_names_the_command_that_makes_it(trainings, evaluate, tmp_path: Path) -> None:
+    """With all that decides what runs."""
+    evaluate("messages")
+    expected = "`byzsgd evaluate --only messages --task quadratic --steps 4`"
+    assert expected in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_tables_go_into_a_document(trainings, evaluate, tmp_path: Path) -> None:
+    """And it says which."""
+    document = tmp_path / "page.md"
+    document.write_text("<!-- evaluation: messages -->\n<!-- end of evaluation -->\n")
+
+    _, said = evaluate("messages", document=document)
+
+    assert f"{document}: messages written anew" in said.replace("\n", "")
+    assert "| vanilla |" in document.read_text()
+
+
+def test_missing_data_are_missed_before_anything_runs(trainings, evaluate, tmp_path: Path) -> None:
+    """In the first seconds, and not in the middle of the night."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from byzsgd.tasks.quadratic import Quadratic\n"
+        "class Mine(Quadratic):\n"
+        "    def accuracy(self, vector):\n"
+        "        raise FileNotFoundError('no images')\n"
+        "def task():\n"
+        "    return Mine(100, 1.0)\n"
+    )
+    with pytest.raises(ConfigError, match=r"no images.*; or give --task, or leave its groups out"):
+        evaluate("messages", scale=replace(SMALL, task=f"{file}:task"))
+    assert trainings.ran == []
+    assert not (tmp_path / "out").exists()
+
+
+# Estimates
+
+
+def test_an_estimate_is_the_mean_of_runs_of_the_same_kind(tmp_path: Path) -> None:
+    """Where, which task and how many steps; a guess before there is one."""
+    record = Record(tmp_path)
+    one, other = Run(plan=Plan(task="digits")), Run(plan=Plan(task="digits", seed=2))
+    estimate = run.Estimate(record, cores=2)
+    assert estimate.of(one) > 0
+
+    estimate.add(one, replace(DONE, wall_seconds=10.0))
+    estimate.add(one, replace(DONE, wall_seconds=20.0))
+    estimate.add(one, replace(FAILED, wall_seconds=500.0))
+
+    assert estimate.of(other) == 15.0
+    assert estimate.of(replace(other, in_memory=True)) != 15.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (1500, "25 min"), (11_100, "3 h 05 min")]
+)
+def test_spans_of_time(seconds: float, words: str) -> None:
+    """As a person says them."""
+    assert run.span(seconds) == words
+
+
+# In memory
+
+
+def test_runs_in_memory_have_processes_of_their_own(evaluate, tmp_path: Path) -> None:
+    """The whole way: description, training, outcome, record, report."""
+    status, _ = evaluate("messages", scale=replace(SMALL, in_memory=True))
+
+    record = Record(tmp_path / "out")
+    assert status == 0
+    assert len(record.outcomes) == 4
+    for key, outcome in record.outcomes.items():
+        here = memory.train(record.runs[key])
+        assert outcome.points == here.points, "the same run, wherever it is made"
+        assert outcome.points[-1].step == 4
+        assert outcome.messages == here.messages
+
+
+def test_a_process_that_dies_takes_one_run_with_it(
+    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others run in another one, and what it said last is on record."""
+    start, died = run._start, []
+
+    def dies_once() -> run.Process:
+        if died:
+            return start()
+        died.append(True)
+        return subprocess.Popen(
+            [sys.executable, "-c", "import sys; input(); sys.exit('out of memory')"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    monkeypatch.setattr(run, "_start", dies_once)
+    monkeypatch.setattr(run, "cores", lambda: 1)
+
+    status, said = evaluate("messages", scale=replace(SMALL, in_memory=True))
+
+    states = [outcome.state for outcome in Record(tmp_path / "out").outcomes.values()]
+    assert status == 1
+    assert sorted(states) == [State.DONE] * 3 + [State.FAILED]
+    assert "failed: its process ended with status 1: out of memory" in said
+
+
+def test_a_record_that_cannot_be_written_ends_the_evaluation(
+    evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence, not one for each process."""
+
+    def full(record: Record, *_: object) -> None:
+        raise ByzsgdError("the disk is full")
+
+    monkeypatch.setattr(Record, "add", full)
+    with pytest.raises(ByzsgdError, match=r"^the disk is full$"):
+        evaluate("messages", scale=replace(SMALL, in_memory=True))
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--only", "matrx"), "--only matrx: did you mean matrix?"),
+        (("--task", "digitz"), "did you mean digits?"),
+        (("--steps", "0"), "--steps: found '0'; must be a whole number of at least 1"),
+        (("--seeds", "none"), "--seeds: found 'none'; must be a whole number of at least 1"),
+        (("--report-only",), "run it first"),
+        (("--onyl", "matrix"), "unrecognized arguments"),
+    ],
+)
+def test_wrong_words(words, hint, tmp_path: Path, capsys, monkeypatch) -> None:
+    """One line, status 2, and nothing has run."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = cli.main(["evaluate", *words])
+    except SystemExit as end:
+        status = end.code
+    errors = capsys.readouterr().err
+
+    assert status == 2
+    assert hint in errors
+    assert errors.startswith("byzsgd: ")
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "byzsgd-evaluation").exists()

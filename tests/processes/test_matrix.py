@@ -1,0 +1,54 @@
+"""A few cells of the evaluation's matrix in real daemons, by the command that runs all of it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from byzsgd_daemons.evaluate import daemons
+from byzsgd_daemons.evaluate.plan import VARIANTS, Scale, experiments
+from byzsgd_daemons.evaluate.results import State
+from byzsgd_daemons.nursery import Nursery
+
+pytestmark = pytest.mark.processes
+
+CELLS = [("sign-flip", "equivocate"), ("optimal", "push")]
+"""A loud pair of attacks, and the worst that we know."""
+
+
+def test_cells_of_the_matrix() -> None:
+    """Both variants get to the last step under attack, close to what they reach without."""
+    planned = {
+        (each.system, each.under()): each.run for each in experiments(Scale(steps=150), ["matrix"])
+    }
+    with Nursery() as nursery:
+        for variant in VARIANTS:
+            for pair in CELLS:
+                seen: list[int] = []
+                outcome = daemons.train(planned[variant, pair], seen.append, nursery=nursery)
+
+                assert outcome.state is State.DONE, outcome.sentence
+                assert [point.step for point in outcome.points] == seen
+                assert seen[-1] == 150
+                assert outcome.accuracy() >= 0.9, "vanilla has 0.97 in as many steps"
+                assert outcome.messages["gradient"] >= 4 * 5 * 149, "of four correct servers"
+                assert outcome.parameters == 4810
+
+
+def test_the_command_runs_in_daemons_and_goes_on(byzsgd, tmp_path: Path, left_running) -> None:
+    """Four clusters, one after the other; the second time there is nothing to run."""
+    words = ("evaluate", "--only", "messages", "--task", "quadratic", "--steps", "20")
+
+    ran = byzsgd(*words, "--out", tmp_path / "out")
+
+    assert ran.status == 0, ran.errors
+    assert "4/4 messages: synchronous, T = 5, nobody lies" in ran.out
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = {(row["system"], row["setting"]): row for row in csv.DictReader(file)}
+    assert {row["state"] for row in rows.values()} == {"done"}
+    messages = {key: float(row["messages_per_step"]) for key, row in rows.items()}
+    assert 14 <= messages["vanilla", ""] < 90 <= messages["asynchronous", "T = 1"] < 130
+    assert messages["asynchronous", "T = 5"] < messages["asynchronous", "T = 1"]
+    again = byzsgd(*words, "--out", tmp_path / "out")
+    assert "nothing to run" in again.out
+    assert not left_running()
