@@ -38,6 +38,10 @@ SPLITS: Mapping[str, Mapping[str, object]] = {
 }
 
 
+LEARNING_RATE = 0.5
+"""Larger than the task's own, so that the gradient shrinks within a few hundred steps."""
+
+
 @dataclass(kw_only=True)
 class Run:
     """A training, watched by its server."""
@@ -76,7 +80,7 @@ def run(
             "f_workers": f_workers,
             "task": TASK,
             "task_options": dict(options),
-            "learning_rate": defaults.learning_rate,
+            "learning_rate": LEARNING_RATE,
             "worker_momentum": beta,
             "batch_size": batch,
             "steps": defaults.steps,

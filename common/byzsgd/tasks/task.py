@@ -141,7 +141,7 @@ class Shipped:
 TASKS: Mapping[str, Shipped] = {
     "digits": Shipped(
         "byzsgd.tasks.digits:digits",
-        Defaults(learning_rate=0.5, worker_momentum=0.9, batch_size=32, steps=300),
+        Defaults(learning_rate=0.3, worker_momentum=0.9, batch_size=64, steps=300),
     ),
     "mnist": Shipped(
         "byzsgd.tasks.mnist:mnist",
