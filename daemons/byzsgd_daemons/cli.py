@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from byzsgd import __version__
-from byzsgd.cluster import nearest
+from byzsgd.cluster import Variant, nearest
 from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd_daemons.config import Settings, read_cluster
 
@@ -518,6 +518,8 @@ def _check(arguments: argparse.Namespace) -> int:
         f"workers: {cluster.n_workers}, of which {cluster.f_workers} may lie; a quorum is "
         f"{cluster.worker_quorum}"
     )
+    if cluster.variant is Variant.SYNCHRONOUS:
+        print(f"synchronous: whoever takes longer than {cluster.round_timeout:g} s is passed over")
     for warning in cluster.warnings():
         print(f"warning: {warning}")
     return 0
