@@ -28,7 +28,7 @@ def linear(
 
 
 def test_labels_from_the_other_end() -> None:
-    """Label y becomes classes - 1 - y; how many classes there are, the test data say."""
+    """Label y becomes classes - 1 - y; how many classes there are, all data say."""
     wrong, right = linear([0, 0], [3, 1]).label_flipped(), linear([3, 3], [3, 1])
     model = right.initial(1)
     one, _ = wrong.source(SHARE).gradient(model, 0)
@@ -36,6 +36,13 @@ def test_labels_from_the_other_end() -> None:
 
     assert wrong.class_counts(SHARE) == {3: 2}
     np.testing.assert_array_equal(one, other)
+
+
+def test_a_class_that_the_test_data_lack() -> None:
+    """Training may know more classes, and labels that the loss is to ignore stay as they are."""
+    flipped = linear([0, 3, -100], [1, 2]).label_flipped()
+
+    assert flipped.class_counts(SHARE) == {-100: 1, 0: 1, 3: 1}
 
 
 def test_what_stays() -> None:

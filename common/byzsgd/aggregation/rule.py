@@ -95,7 +95,10 @@ def checked_rows(vectors: Vectors, f: int, check: Bound) -> list[Row]:
         raise AggregationError(f"vectors must be (n, d); found the shape {vectors.shape}")
     if type(f) is not int or f < 0:
         raise AggregationError(f"f must be an integer of at least 0; found {f!r}")
-    rows = list(vectors)
+    try:
+        rows = list(vectors)
+    except TypeError:
+        raise AggregationError(f"vectors must be rows; found {_described(vectors)}") from None
     for index, row in enumerate(rows):
         if isinstance(row, Mixture):
             continue

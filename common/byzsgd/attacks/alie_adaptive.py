@@ -1,4 +1,4 @@
-"""Adaptive ALIE: as far within the spread of the correct gradients as the rule lets it go."""
+"""Adaptive ALIE: as far within the spread of the correct gradients as MDA lets it go."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -41,7 +41,7 @@ class Sight:
         self.newest = max(self.newest, step)
         for old in [s for s in self._steps if s <= self.newest - STEPS_KEPT]:
             forgotten = self._steps.pop(old)
-            if self._history > STEPS_KEPT:
+            if self._history >= STEPS_KEPT:
                 self._means[old] = mean(list(forgotten.values()))
         for old in [s for s in self._means if s < self.newest - self._history]:
             del self._means[old]

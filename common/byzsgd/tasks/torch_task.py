@@ -112,7 +112,8 @@ class TorchTask:
     def label_flipped(self) -> "TorchTask":
         """The same task with wrong training data: label y becomes ``classes - 1 - y``.
 
-        The largest label of the test data says how many classes there are.
+        The largest label of training and test data says how many classes there are. Negative ones,
+        which losses are told to ignore, stay as they are.
 
         Raises:
             TaskError: If the targets are no integers.
@@ -123,11 +124,13 @@ class TorchTask:
             raise TaskError(
                 f"test_data: its targets are {kind}; only integer labels can be flipped"
             )
-        largest = int(known.max())
 
         def data(share: Share) -> Examples:
             inputs, targets = _checked("data", self._data(share))
-            return inputs, largest - targets
+            if targets.dtype == torch.bool:
+                return inputs, ~targets
+            largest = max(int(known.max()), int(targets.max()))
+            return inputs, torch.where(targets < 0, targets, largest - targets)
 
         return TorchTask(
             model=self._model,
