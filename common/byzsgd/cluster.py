@@ -36,6 +36,11 @@ GATHER_PERIOD_SAFE = 5
 """The largest gather period that stayed safe with two Byzantine servers, in our calibration."""
 
 
+KEPT_MAX = 8
+"""Gradients that a worker of the synchronous variant keeps for servers that lost them: more than
+the longest gather period that it should have."""
+
+
 class Role(StrEnum):
     """What a node of the cluster file may do."""
 
@@ -104,13 +109,16 @@ class Cluster:
     nodes: tuple[Member, ...]
     """All nodes, in the order of the file."""
     f_servers: int
-    """f_ps: how many servers may be Byzantine. ``n_ps >= 3 f_ps + 2``; 0 also allows one server."""
+    """f_ps: how many servers may be Byzantine. ``n_ps >= 3 f_ps + 2``; 0 also allows one server.
+    Synchronous: ``n_ps >= 3 f_ps + 1``."""
     f_workers: int
-    """f_w: how many workers may be Byzantine. ``n_w >= 3 f_w + 1``."""
+    """f_w: how many workers may be Byzantine. ``n_w >= 3 f_w + 1``; synchronous: ``2 f_w + 1``."""
     server_quorum: int
-    """q_ps: models waited for, ``2 f_ps + 2 <= q_ps <= n_ps - f_ps``. Default n_ps - f_ps."""
+    """q_ps: models waited for, ``2 f_ps + 2 <= q_ps <= n_ps - f_ps``. Default n_ps - f_ps.
+    Synchronous: from ``2 f_ps + 1``."""
     worker_quorum: int
-    """q_w: gradients waited for, ``2 f_w + 1 <= q_w <= n_w - f_w``. Default n_w - f_w."""
+    """q_w: gradients waited for, ``2 f_w + 1 <= q_w <= n_w - f_w``. Default n_w - f_w.
+    Synchronous: those that a round does not end without, from ``min(2 f_w + 1, n_w - f_w)``."""
     task: str
     """A shipped task's name, ``package.module:factory`` or ``path/file.py:factory``."""
     task_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -194,6 +202,11 @@ class Cluster:
                 "gather_period = 1 with variant = synchronous: every step is a gather, so nothing "
                 "is saved and no model is filtered; 2 to 5 suits"
             )
+        if self.variant is Variant.SYNCHRONOUS and isinstance(period, int) and period > KEPT_MAX:
+            found.append(
+                f"gather_period = {period} with variant = synchronous: workers keep {KEPT_MAX} "
+                "gradients for servers that lost them, so one further behind waits for a gather"
+            )
         if self.f_workers > 0 and self.worker_momentum == 0:
             found.append("worker_momentum = 0: stealthy attacks win near n/3; 0.9 holds them off")
         return found
@@ -269,8 +282,11 @@ def _violated_bounds(values: Mapping[str, Any]) -> Iterable[str]:
     if n_w < per_f * f_w + 1:
         least = per_f * f_w + 1
         yield f"f_workers: n_w >= {per_f} f_w + 1, but {n_w} < {least} (f_w = {f_w})"
-    if not one_trusted and q_ps < 2 * f_ps + spare:
-        yield f"server_quorum: q_ps >= 2 f_ps + {spare}, but {q_ps} < {2 * f_ps + spare}"
+    # Two at least: a gather compares.
+    least, words = max(2 * f_ps + spare, 2), f"2 f_ps + {spare}"
+    if not one_trusted and q_ps < least:
+        words = words if spare > 1 or f_ps else f"max({words}, 2)"
+        yield f"server_quorum: q_ps >= {words}, but {q_ps} < {least}"
     if q_ps > n_ps - f_ps:
         yield f"server_quorum: q_ps <= n_ps - f_ps, but {q_ps} > {n_ps - f_ps}"
     if q_w < least_q_w:

@@ -11,7 +11,7 @@ counts as seen is ours.
 
 from collections import deque
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 
@@ -42,12 +42,13 @@ class LipschitzFilter:
         self._seen: deque[float] = deque(maxlen=COEFFICIENTS_KEPT)
 
     def note(self, coefficient: float) -> None:
-        """Remember the coefficient of a model."""
-        self._seen.append(coefficient)
+        """Remember the coefficient of a model; one that is no number says nothing of the others."""
+        if isfinite(coefficient):
+            self._seen.append(coefficient)
 
     def accepts(self, coefficient: float) -> bool:
         """Whether a model of that coefficient passes; the coefficient is remembered either way."""
-        passes = coefficient <= self.limit()
+        passes = isfinite(coefficient) and coefficient <= self.limit()
         self.note(coefficient)
         return passes
 

@@ -202,7 +202,8 @@ f_workers = {f_workers}    # of {workers} workers
 # How many models a worker waits for, and gradients a server. The default is the largest that does
 # not wait for liars, n - f, and the best:
 # 2 f_servers + 2 <= server_quorum <= n_ps - f_servers,
-# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers; synchronous: from 2 f_servers + 1.
+# 2 f_workers + 1 <= worker_quorum <= n_w - f_workers; synchronous: from 2 f_servers + 1
+# and from min(2 f_workers + 1, n_w - f_workers).
 # server_quorum = {server_quorum}
 # worker_quorum = {worker_quorum}
 

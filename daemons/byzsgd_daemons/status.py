@@ -77,16 +77,17 @@ def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
         loss = progress.loss if progress.loss is not None and isfinite(progress.loss) else None
         status |= {"loss": loss, "skipped": progress.skipped}
     if node.cluster.variant is Variant.SYNCHRONOUS:
-        status |= _rounds(progress)
+        status["missed"] = dict(sorted(progress.missed.items()))
+        status["passed_over"] = sorted(progress.passed_over)
+        if role is Role.WORKER:
+            status |= _filters(progress)
     return status
 
 
-def _rounds(progress: Progress) -> dict[str, Any]:
-    """What is counted in the synchronous variant alone."""
+def _filters(progress: Progress) -> dict[str, Any]:
+    """What workers of the synchronous variant count."""
     filtered = sorted(progress.filtered.items())
     return {
-        "missed": dict(sorted(progress.missed.items())),
-        "passed_over": sorted(progress.passed_over),
         "scatter_steps": progress.scatter_steps,
         "scatter_pulls": progress.scatter_pulls,
         "fallbacks": progress.fallbacks,

@@ -42,6 +42,17 @@ def test_refused_ones_were_seen_too() -> None:
     assert lipschitz.accepts(9)
 
 
+@pytest.mark.parametrize("k", [float("nan"), inf])
+def test_what_is_no_number_does_not_pass(k: float) -> None:
+    """And it is forgotten, or nothing else would pass for a thousand steps."""
+    lipschitz = LipschitzFilter(4, 1)
+    for each in (1, 1, 1, k):
+        lipschitz.note(each)
+
+    assert not lipschitz.accepts(k)
+    assert lipschitz.limit() == 1
+
+
 @given(st.lists(coefficients, min_size=20, max_size=200), st.integers(1, 3))
 def test_the_filter_refuses_about_f_ps_of_n_ps(seen: list[float], f_servers: int) -> None:
     """Of what it has seen, no more than f_ps / n_ps lies above the limit."""

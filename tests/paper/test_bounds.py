@@ -93,6 +93,12 @@ def test_the_quorums_of_the_synchronous_variant(cluster: Make) -> None:
         cluster(variant="synchronous", workers=5, f_workers=2, worker_quorum=2)
 
 
+def test_a_gather_compares(cluster: Make) -> None:
+    """Of several servers a quorum has two at least, also where nobody may lie."""
+    with pytest.raises(ClusterError, match=r"q_ps >= max\(2 f_ps \+ 1, 2\), but 1 < 2"):
+        cluster(variant="synchronous", servers=3, f_servers=0, server_quorum=1)
+
+
 def test_gathers_are_rarer_in_the_synchronous_variant(cluster: Make) -> None:
     """With T = 1 the filters never run, so this variant wants T of 2 to 5."""
     assert cluster(variant="synchronous").gather_period == 5

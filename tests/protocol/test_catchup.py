@@ -35,6 +35,19 @@ def test_one_peer_is_not_believed(catch_up: CatchUp) -> None:
     assert catch_up.rumour() == 9
 
 
+def test_an_old_vote_does_not_say_where_its_sender_is(catch_up: CatchUp) -> None:
+    """Who answers a pull sends its last vote before its model, which may be lost."""
+    for peer in ("s2", "s3", "s4"):
+        catch_up.stands(peer, 19)
+        catch_up.vote(peer, 12, v(0))
+    assert catch_up.rumour() == 19
+    assert catch_up.target() == catch_up.others() == -1
+
+    for peer in ("s2", "s3", "s4"):
+        catch_up.vote(peer, 24, v(0))
+    assert catch_up.target() == catch_up.others() == 24
+
+
 def test_no_model_is_adopted_before_enough_are_there(catch_up: CatchUp) -> None:
     """q_ps - 1 peers' models are needed, and steps without models are none."""
     for peer in ("s2", "s3", "s4", "s5"):

@@ -8,7 +8,7 @@ import pytest
 
 from byzsgd.messages import GatherModel, Gradient, Model, Pull
 from byzsgd.protocol import synchronous
-from byzsgd.protocol.synchronous import GRADIENTS_KEPT_MAX, PRIMING_STEPS
+from byzsgd.protocol.synchronous import KEPT_MAX, PRIMING_STEPS
 from byzsgd.protocol.work import try_model
 
 Make = Callable[..., Any]
@@ -127,6 +127,41 @@ def test_who_is_in_time_again_is_waited_for_again(rounds: Any, server: Make) -> 
     s1.works()
     assert s1.hears(six, Gradient(2, v(1))) == []
     assert s1.receives("w7", Gradient(2, v(1)))[0].startswith("mda step=2")
+
+
+def test_saying_the_same_again_is_no_round(rounds: Any, server: Make) -> None:
+    """Who is passed over for good cannot buy its way back within a round."""
+    s1 = server(rounds)
+    six = [f"w{n}" for n in range(1, 7)]
+    for step in (0, 1):
+        s1.hears(six, Gradient(step, v(1)))
+        s1.waits(2.0)
+        s1.works()
+        s1.receives("w7", Gradient(step, v(1)))  # Late by now: no round of its own.
+        s1.node._attendance.miss("w7")
+    assert s1.node._attendance._owed == {"w7": 4}
+
+    s1.hears(six, Gradient(2, v(1)))
+    s1.receives("w7", *[Gradient(2, v(n)) for n in range(100)])
+
+    assert s1.node._attendance._owed == {"w7": 3}
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.7, 5.1])
+def test_a_round_ends_when_its_time_is_over(cluster: Make, server: Make, seconds: float) -> None:
+    """At its deadline and not at the next one, whatever floating point makes of the sum."""
+    s1 = server(cluster(variant="synchronous", round_timeout=seconds, workers=7, f_workers=2))
+    for step in range(30):
+        s1.node._attendance._owed.clear()
+        s1.hears(["w1", "w2", "w3", "w4", "w5"], Gradient(step, v(1)))
+        began = s1.node._waiting_since
+        while not s1.work:
+            s1.waits(s1.node.deadline - s1.now)
+        assert s1.now == began + seconds
+        s1.works()
+        s1.hears(("s2", "s3", "s4"), GatherModel(step + 1, v(0)))
+        if s1.work:
+            s1.works()
 
 
 @pytest.mark.parametrize(
@@ -336,6 +371,48 @@ def test_a_worker_follows_where_f_ps_plus_1_servers_are(rounds: Any, worker: Mak
     assert w1.receives("s5", Model(9, v(0)))[0].startswith("coordinate_median step=9")
 
 
+def test_one_liar_sends_nobody_away(rounds: Any, worker: Make) -> None:
+    """While q_ps servers may still come to this step, a later one is no reason to leave it."""
+    w1 = worker(rounds)
+    w1.hears(("s1", "s2", "s3"), Model(0, v(0)))
+    assert w1.receives("s5", Model(1, v(0))) == []
+
+    assert w1.receives("s4", Model(0, v(0)))[0].startswith("coordinate_median step=0")
+
+
+def test_in_the_end_it_follows_all_the_same(rounds: Any, worker: Make) -> None:
+    """The one server that is missing may have gone on."""
+    w1 = worker(rounds)
+    w1.hears(("s1", "s2", "s3"), Model(0, v(0)))
+    w1.receives("s5", Model(1, v(0)))
+
+    assert w1.waits(1.0) == ["send Pull step=1 to s1 s2 s3 s4"]
+
+
+def test_gradients_that_are_no_numbers_are_refused(primed: Any) -> None:
+    """A model there is refused, and its coefficient says nothing of later ones."""
+    ahead(primed)
+    primed.receives("s4", Model(2, v(-3)))
+    seen = list(primed.node._lipschitz._seen)
+
+    assert primed.works(float("nan")) == ["send Pull step=2 to s5"]
+    assert primed.node.progress.filtered == {("s4", "lipschitz"): 1}
+    assert list(primed.node._lipschitz._seen) == seen
+
+
+def test_gradients_of_before_the_servers_went_back(cluster: Make, worker: Make) -> None:
+    """What is kept of later steps is of another life, and makes no room for what was sent since."""
+    w1 = worker(cluster(variant="synchronous", servers=1, f_servers=0))
+    for step in (*range(100, 110), *range(50, 53)):
+        w1.node._models.reopen()
+        w1.node._ask_all(step, w1.now)
+        w1.receives("s1", Model(step, v(0)))
+        while w1.work:
+            w1.works(1)
+
+    assert sorted(w1.node._kept) == [50, 51, 52]
+
+
 def test_a_gradient_is_sent_again(primed: Any) -> None:
     """To a server that asks for one since the last gather: it may be a whole period behind."""
     assert primed.receives("s2", Pull(1)) == ["send Gradient step=1 value=2 to s2"]
@@ -360,7 +437,7 @@ def test_the_gradients_kept_are_few(cluster: Make, worker: Make) -> None:
         while w1.work:
             w1.works(1)
 
-    assert sorted(w1.node._kept) == list(range(20 - GRADIENTS_KEPT_MAX, 20))
+    assert sorted(w1.node._kept) == list(range(20 - KEPT_MAX, 20))
 
 
 def test_without_liars_among_servers_nothing_is_filtered(cluster: Make, worker: Make) -> None:

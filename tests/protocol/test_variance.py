@@ -97,7 +97,7 @@ def test_a_longer_average_divides_the_spread(beta: float, excess: float) -> None
 def test_more_workers_divide_the_factor(f: int, more: int, excess: float) -> None:
     """As many correct ones beyond f; one less would not do."""
     n_workers = 3 * f + 1 + more
-    needed = workers_for(n_workers, f, excess)
+    needed = workers_for(n_workers, n_workers - f, f, excess)
     now = factor(n_workers - f, f)
 
     assert now / factor(needed - f, f) >= excess * (1 - 1e-6)
@@ -108,7 +108,8 @@ def test_the_example_of_the_documentation() -> None:
     """A ratio of 2.1 at a batch of 32 and a momentum of 0.9."""
     assert batch_for(32, 2.1) == 142
     assert momentum_for(0.9, 2.1) == 0.98
-    assert workers_for(7, 2, 2.1) == 11
+    assert workers_for(7, 5, 2, 2.1) == 11
+    assert workers_for(10, 10, 3, 2) == 17  # Synchronous: all workers are in the quorum.
 
 
 # The estimate

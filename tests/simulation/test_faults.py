@@ -5,7 +5,8 @@ models lies within the correct ones, and that equal votes give equal bits; and t
 server reaches the last step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,11 +17,27 @@ from byzsgd.aggregation import coordinate_median
 from byzsgd.attacks import names
 from byzsgd.cluster import Role
 from byzsgd.messages import GatherModel, Gradient, Message, Model
-from byzsgd.protocol import Event, ParameterServer, PeerConnected, Received, Send, Worker
+from byzsgd.protocol import (
+    Event,
+    ParameterServer,
+    PeerConnected,
+    Received,
+    Send,
+    Worker,
+    synchronous,
+)
 from byzsgd.simulation import Coalition, Faults, Simulation
 from byzsgd.simulation.adversary import Order
 
 SHAPES = [(4, 1, 5, 1), (7, 2, 5, 1), (10, 3, 8, 2), (7, 0, 1, 0)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_priming() -> Iterator[None]:
+    """Workers of the synchronous variant soon pull single models."""
+    with mock.patch.object(synchronous, "PRIMING_STEPS", 2):
+        yield
+
 
 ROUGH = Faults(loss=0.02, duplication=0.1, straggle=0.02)
 
@@ -64,8 +81,11 @@ def test_every_shape(
     assert min(simulation.accuracies().values()) > 0.85
 
 
+SMALL = [(4, 1, 4, 1), (3, 1, 4, 1), (5, 2, 7, 2)]
+"""Shapes that the synchronous variant alone allows."""
+
 SOME_RUN = {
-    "shape": st.sampled_from([*SHAPES, (4, 1, 2, 0), (8, 1, 7, 1)]),
+    "shape": st.sampled_from([*SHAPES, *SMALL, (4, 1, 2, 0), (8, 1, 7, 1)]),
     "chance": st.integers(0, 2**32 - 1),
     "workers_say": st.sampled_from([*names(Role.WORKER), None]),
     "servers_say": st.sampled_from([*names(Role.SERVER), None]),
@@ -103,6 +123,12 @@ def test_any_run(
     """Whatever quorums, faults and liars: all promises hold, and all correct servers get there."""
     workers, f_workers, servers, f_servers = shape
     least = (2 * f_workers + 1, 1 if servers == 1 else 2 * f_servers + 2)
+    if variant == "synchronous" or shape in SMALL:
+        variant = "synchronous"
+        least = (
+            min(2 * f_workers + 1, workers - f_workers),
+            1 if servers == 1 else max(2 * f_servers + 1, 2),
+        )
     room = (workers - f_workers - least[0], servers - f_servers - least[1])
     simulation = simulate(
         shape,

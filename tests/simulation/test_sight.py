@@ -44,7 +44,9 @@ def test_what_each_said_last() -> None:
     assert [(who, float(row[0])) for who, row in sight.last.items()] == [("a", 7), ("b", 22)]
 
 
-@pytest.mark.parametrize(("history", "age"), [(1, 1), (2, 2), (3, 3), (4, 4), (20, 1), (20, 7), (20, 20)])
+@pytest.mark.parametrize(
+    ("history", "age"), [(1, 1), (2, 2), (3, 3), (4, 4), (20, 1), (20, 7), (20, 20)]
+)
 def test_means_of_the_past(history: int, age: int) -> None:
     """The mean of as many steps ago as are remembered."""
     sight = seen(40, history)

@@ -36,6 +36,15 @@ class CatchUp:
         self._fresh.add(peer)
         self._models[peer] = (step, vector)
 
+    def vote(self, peer: str, step: int, vector: Vector) -> None:
+        """Note a peer's vote in a gather, unless the peer is known to be further.
+
+        Who answers a pull sends its last vote before its model, and the model may be lost: the old
+        vote does not say that its sender is still there.
+        """
+        if step >= self._steps.get(peer, -1):
+            self.model(peer, step, vector)
+
     def rumour(self) -> int:
         """The newest step that some correct peer has reached, by what they say; -1 if unknown."""
         return self._reached(list(self._steps.values()))

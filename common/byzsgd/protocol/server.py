@@ -145,11 +145,13 @@ class ParameterServer(Node):
     def _message(self, peer: str, role: Role, message: Message, now: float) -> None:
         match role, message:
             case Role.WORKER, Gradient(step, vector):
-                if reason := self._gradients.admit(peer, step, vector):
+                reason = self._gradients.admit(peer, step, vector)
+                if reason:
                     self._refuse(peer, message, reason)
+                self._heard_of(peer, step, reason, now)
                 self._update_if_ready(now)
             case Role.SERVER, GatherModel(step, vector):
-                self._catch_up.model(peer, step, vector)
+                self._catch_up.vote(peer, step, vector)
                 if reason := self._models.admit(peer, step, vector):
                     self._refuse(peer, message, reason)
                 self._contract_if_ready(now)
@@ -213,6 +215,9 @@ class ParameterServer(Node):
         self._phase = Phase.SCATTER
         self._wait(now)
         self._update_if_ready(now)
+
+    def _heard_of(self, worker: str, step: int, reason: Reason | None, now: float) -> None:
+        """Take note of when a worker's gradient came, and why it did not count if it did not."""
 
     def _announce(self, model: Model) -> None:
         """Let the workers know that a step begins."""

@@ -20,13 +20,14 @@ Source: El-Mhamdi, Guerraoui, Guirguis, Hoang, Rouault, "Genuinely Distributed B
 Learning" (ByzSGD, synchronous variant).
 """
 
+from dataclasses import replace
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 
 from byzsgd.aggregation import compose
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import KEPT_MAX, Cluster, Role
 from byzsgd.filters import Filter, LipschitzFilter, outliers_bound
 from byzsgd.messages import Gradient, Message, Model, Pull, Reason
 from byzsgd.protocol.attendance import Attendance
@@ -43,11 +44,6 @@ PRIMING_STEPS = 10
 """Steps that a worker begins with medians of all servers' models: they give the Lipschitz filter
 something to compare with. Without them one bad model, accepted early, makes all correct ones look
 like outliers ever after."""
-
-
-GRADIENTS_KEPT_MAX = 8
-"""Gradients that a worker keeps for servers that lost them: more than the longest period that this
-variant should have."""
 
 
 class SynchronousServer(ParameterServer):
@@ -79,7 +75,9 @@ class SynchronousServer(ParameterServer):
         self._bound = compose(cluster.pre_steps, cluster.rule).check
         self._attendance = Attendance(self.progress.missed)
         self.progress.passed_over = self._attendance.passed_over
-        self._began: dict[int, float] = {}
+        # When this step and the one before began, and as which of all rounds.
+        self._rounds: dict[int, tuple[float, int]] = {}
+        self._round = 0
         self._served: dict[str, int] = {}
 
     def waiting(self) -> Waiting | None:
@@ -104,12 +102,11 @@ class SynchronousServer(ParameterServer):
         lacking = self._gradients.lacking(self.step)
         return tuple(worker for worker in lacking if worker not in passed_over)
 
-    def _message(self, peer: str, role: Role, message: Message, now: float) -> None:
-        if role is Role.WORKER and isinstance(message, Gradient):
-            began = self._began.get(message.step, -inf)
-            if now - began <= self.cluster.round_timeout:
-                self._attendance.attend(peer)  # Also where the round has ended without it.
-        super()._message(peer, role, message, now)
+    def _heard_of(self, worker: str, step: int, reason: Reason | None, now: float) -> None:
+        began, number = self._rounds.get(step, (-inf, 0))
+        # In time is also whose round has ended without it.
+        if reason in (None, Reason.LATE) and now <= began + self.cluster.round_timeout:
+            self._attendance.attend(worker, number)
 
     def _answer(self, peer: str, role: Role, step: int, now: float) -> None:
         if role is not Role.WORKER:
@@ -128,8 +125,9 @@ class SynchronousServer(ParameterServer):
         """Publish nothing: workers pull."""
 
     def _scatter(self, step: int, vector: Vector, now: float) -> None:
-        self._began = {at: began for at, began in self._began.items() if at == step - 1}
-        self._began[step] = now
+        self._round += 1
+        self._rounds = {at: began for at, began in self._rounds.items() if at == step - 1}
+        self._rounds[step] = now, self._round
         super()._scatter(step, vector, now)
 
     def _update_if_ready(self, now: float) -> None:
@@ -137,7 +135,7 @@ class SynchronousServer(ParameterServer):
             return
         votes = self._gradients.votes(self.step)
         missing = self._awaited()
-        timed_out = now - self._waiting_since >= self.cluster.round_timeout
+        timed_out = now >= self._waiting_since + self.cluster.round_timeout
         if votes < self.cluster.worker_quorum or (missing and not timed_out):
             return
         for worker in missing:
@@ -161,8 +159,8 @@ class SynchronousServer(ParameterServer):
         super()._arm(now)
         if self._phase is Phase.SCATTER and self._asked < 2:
             # Half a round for what was lost to be asked for, and the whole to end it.
-            ends = self._waiting_since + self.cluster.round_timeout * (1 + self._asked) / 2
-            self.deadline = max(ends, now)
+            rounds = 1 if self._asked else 0.5
+            self.deadline = max(self._waiting_since + rounds * self.cluster.round_timeout, now)
 
 
 class WorkerPhase(StrEnum):
@@ -270,7 +268,7 @@ class SynchronousWorker(Node):
                 if reason := self._models.admit(peer, step, vector):
                     self._refuse(peer, message, reason)
                 elif step == self.step:
-                    self._attendance.attend(peer)
+                    self._attendance.attend(peer, self.progress.steps)
                 self._go_on(now)
             case Role.SERVER, Pull(step):
                 if step in self._kept:
@@ -409,12 +407,18 @@ class SynchronousWorker(Node):
             f_servers = self.cluster.f_servers
             self._effects.append(Aggregate(step, MODEL_RULE, identities, vectors, f_servers))
 
-    def _follow(self, now: float) -> None:
-        """Ask for a step that all will come to, where a quorum answered with different ones."""
+    def _follow(self, now: float, *, late: bool = False) -> bool:
+        """Ask for a step that all will come to, where a quorum answered with different ones.
+
+        At once only where a correct server has left the own step behind, which f_ps + 1 answers
+        prove: one liar must not send a worker away from a step that the others are about to reach.
+        """
+        f_servers = self.cluster.f_servers
         steps = sorted((s for s in self._answers.values() if s >= self.step), reverse=True)
-        if len(steps) >= self.cluster.server_quorum:
-            # At most f_ps of the steps are lies: one of the f_ps + 1 largest is not.
-            self._ask_all(steps[self.cluster.f_servers] + 1, now)
+        if len(steps) < self.cluster.server_quorum or (steps[f_servers] == self.step and not late):
+            return False
+        self._ask_all(steps[f_servers] + 1, now)
+        return True
 
     def _try(self, server: str, now: float) -> None:
         """Compute what the filters ask of a server's model."""
@@ -511,6 +515,8 @@ class SynchronousWorker(Node):
         """Accept or refuse a model, by both filters."""
         if tried.vector is None or tried.coefficient is None:
             self._filter(Filter.OUTLIERS, tried, now)
+        elif self._turn and not isfinite(tried.norm):
+            self._filter(Filter.LIPSCHITZ, replace(tried, vector=None), now)
         elif self._turn is None:
             self._lipschitz.note(tried.coefficient)
             self._accept(tried.vector, tried, now)
@@ -557,8 +563,10 @@ class SynchronousWorker(Node):
         """
         if sent.step in self._gathers:
             self._kept.clear()
+        # What is later is of before the servers went back.
+        self._kept = {at: kept for at, kept in self._kept.items() if at < sent.step}
         self._kept[sent.step] = sent
-        if len(self._kept) > GRADIENTS_KEPT_MAX:
+        if len(self._kept) > KEPT_MAX:
             del self._kept[min(self._kept)]
 
     # Waiting too long
@@ -576,6 +584,8 @@ class SynchronousWorker(Node):
                 self._late.append(self._turn)
                 self._next.append(self._turn)  # Once more, after all others.
             self._ask_next(now)
+            return
+        if self._asked < REOPEN_AFTER and self._follow(now, late=True):
             return
         step, peers = self.step, self._models.lacking(self.step)
         if self._asked >= REOPEN_AFTER:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, sqrt
 
-from byzsgd.cluster import Cluster
+from byzsgd.cluster import Cluster, Variant
 
 SPAN = 20
 """Updates that the averages reach back, and before which nothing is said: an EMA of worker momentum
@@ -88,12 +88,12 @@ def momentum_for(beta: float, excess: float) -> float:
     return ceil(100 * (1 - variance) / (1 + variance) - 1e-6) / 100
 
 
-def workers_for(n_workers: int, f: int, excess: float) -> int:
-    """How many workers divide 2 f / (q - f) by ``excess``, with q = n_w - f_w, f_w staying.
+def workers_for(n_workers: int, quorum: int, f: int, excess: float) -> int:
+    """How many workers divide 2 f / (q - f) by ``excess``, as many as now being outside of q.
 
     Their gradients vary as before, but MDA sees through more of it.
     """
-    return ceil(2 * f + (n_workers - 2 * f) * excess - 1e-9)
+    return ceil(n_workers - quorum + f + (quorum - f) * excess - 1e-9)
 
 
 class State(StrEnum):
@@ -243,7 +243,9 @@ def remedy(excess: float, cluster: Cluster) -> str:
         choices.append(f"worker_momentum helps, {longer:g} or more instead of {beta:g}")
     if choices:
         return "; ".join(choices)
-    needed = workers_for(cluster.n_workers, cluster.f_workers, excess)
+    synchronous = cluster.variant is Variant.SYNCHRONOUS
+    quorum = cluster.n_workers if synchronous else cluster.worker_quorum
+    needed = workers_for(cluster.n_workers, quorum, cluster.f_workers, excess)
     return (
         f"neither a batch_size up to {largest} nor a worker_momentum up to {MOMENTUM_MAX} does; "
         f"{needed} workers instead of {cluster.n_workers} would, or a smaller f_workers"
