@@ -284,6 +284,7 @@ async def train(
                 await asyncio.wait(tasks)
             for each in done:
                 each.result()
+            training.ended = daemons.ended()  # Also since the last look.
     return training
 
 

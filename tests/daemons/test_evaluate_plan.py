@@ -11,10 +11,12 @@ from byzsgd.cluster import Role
 from byzsgd.errors import ConfigError
 from byzsgd_daemons.evaluate import memory
 from byzsgd_daemons.evaluate.plan import (
+    BASELINE_ATTACKS,
+    BASELINE_RULES,
     GROUPS,
-    KRUM_F,
     KRUM_WORKERS,
     MODELS_AVERAGED,
+    STEALTHY,
     SYSTEMS,
     VANILLA,
     VARIANTS,
@@ -128,6 +130,16 @@ def test_sweeps_set_the_quorums_that_they_name() -> None:
     assert quorums == {(4, 3), (4, 4), (4, 5), (4, 6), (5, 5), (6, 5), (7, 5)}
 
 
+def test_a_quorum_that_is_the_usual_one_makes_no_other_run() -> None:
+    """Six of seven workers at f_w = 1 is what f_w = 1 means, and seven of eight servers."""
+    keys = {(each.setting, each.under()): each.run.key for each in of("sweeps")}
+
+    for under in (("", ""), STEALTHY):
+        assert keys["q_w = 6, f_w = 1", under] == keys["f_w = 1", under]
+        assert keys["q_w = 5, f_w = 1", under] != keys["f_w = 1", under]
+        assert keys["q_ps = 7 of 8, f_ps = 1", under] == keys["f_ps = 1 of 8", under]
+
+
 def test_every_system_faces_as_many_lying_workers() -> None:
     """Two of seven, in the headline as in the attacks of workers alone."""
     attacked = [each for each in of("headline") + of("workers") if each.run.drill.attack]
@@ -150,15 +162,23 @@ def test_what_daemons_cannot_do_runs_in_memory() -> None:
     assert not any(each.run.in_memory for each in of("matrix"))
 
 
-def test_baselines_are_the_rules_that_the_quorum_allows() -> None:
-    """Every rule of the table whose bound holds, Krum among them, under every worker attack."""
-    allowed = {
-        name for name, rule in RULES.items() if rule.check(KRUM_WORKERS - KRUM_F, KRUM_F) is None
-    }
-    found = {each.run.plan.rule for each in of("baselines") if each.run.drill.attack}
+def test_baselines_are_rules_of_the_table_under_its_attacks() -> None:
+    """Every named rule under every named attack and under none, with and without momentum."""
+    found = [
+        (each.system, each.run.drill.attack, each.run.plan.worker_momentum)
+        for each in of("baselines")
+        if each.run.plan.workers == KRUM_WORKERS and each.system != VANILLA
+    ]
 
-    assert {"krum", "average", "coordinate_median", "mda"} <= allowed
-    assert found == allowed
+    assert RULES.keys() >= BASELINE_RULES
+    assert set(attacks.names(Role.WORKER)) >= BASELINE_ATTACKS
+    assert len(set(found)) == len(found)
+    assert set(found) == {
+        (rule, attack, momentum)
+        for rule in BASELINE_RULES
+        for attack in (None, *BASELINE_ATTACKS)
+        for momentum in (None, 0.0)
+    }
 
 
 def test_in_memory_the_same_plan_has_another_runner() -> None:

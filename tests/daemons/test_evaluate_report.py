@@ -12,6 +12,7 @@ import pytest
 
 from byzsgd.errors import ConfigError
 from byzsgd_daemons.evaluate import plots, report
+from byzsgd_daemons.evaluate.cells import Cell, Found, judge, verdicts
 from byzsgd_daemons.evaluate.margins import Verdict, margin, verdict
 from byzsgd_daemons.evaluate.plan import (
     GROUPS,
@@ -21,8 +22,8 @@ from byzsgd_daemons.evaluate.plan import (
     experiments,
     runs,
 )
+from byzsgd_daemons.evaluate.report import sections
 from byzsgd_daemons.evaluate.results import Outcome, Record, State
-from byzsgd_daemons.evaluate.sections import Cell, Found, judge, sections, verdicts
 from byzsgd_daemons.local import Point
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -65,7 +66,7 @@ def usual(each: Experiment) -> Outcome:
 def made_up(tmp_path: Path) -> Callable[..., tuple[list[Experiment], Record]]:
     """Makes a record of all experiments of some groups."""
 
-    def make(outcome_of: MadeUp = usual, groups: tuple[str, ...] = (), **scale: int):
+    def make(outcome_of: MadeUp = usual, groups: tuple[str, ...] = (), **scale: int | bool):
         chosen = experiments(Scale(**scale), groups)
         with Record(tmp_path / "out") as record:
             for each in runs(chosen).values():
@@ -133,6 +134,23 @@ def test_a_training_that_stood_still_is_beyond_every_margin(made_up) -> None:
     assert judge(found["sign-flip", "keep"], found["vanilla", ""]).verdict is Verdict.WITHIN
 
 
+def test_a_training_that_failed_says_nothing_of_an_attack(made_up) -> None:
+    """Neither within nor beyond, whatever the other seeds say."""
+
+    def fails(each: Experiment) -> Outcome:
+        if each.under() != ("sign-flip", "push"):
+            return usual(each)
+        state = State.FAILED if each.run.plan.seed == 2 else State.STALLED
+        return replace(trained(0.97), state=state, sentence="")
+
+    chosen, record = made_up(fails, ("matrix",), seeds=2)
+    found = Found(chosen, record)
+    failed = found.cell("matrix", "asynchronous", ("sign-flip", "push"))
+
+    assert failed is not None
+    assert judge(failed, found.cell("matrix", VANILLA)).verdict is Verdict.UNKNOWN
+
+
 def test_no_correct_server_may_suffer_from_lying_servers_alone(made_up) -> None:
     """Their margin holds for the worst correct server, too."""
 
@@ -162,7 +180,7 @@ def test_verdicts_are_one_for_each_attack_of_each_variant(made_up) -> None:
 
 def test_every_group_has_a_section_with_tables(made_up, monkeypatch) -> None:
     """Each table has rows, all as long as its header."""
-    monkeypatch.setattr(plots, "draw", lambda panels, **_: None)
+    monkeypatch.setattr(plots, "draw", lambda panels: None)
     parts = sections(Found(*made_up()))
 
     assert [part.group for part in parts] == list(GROUPS)
@@ -260,6 +278,58 @@ def test_seeds_are_averaged(made_up) -> None:
     assert {row[1] for row in found.rows} == {"97.0"}
 
 
+def test_means_are_over_all_seeds_or_none(made_up) -> None:
+    """A cell that lacks a seed is left out, and the text counts it."""
+    chosen, record = made_up(groups=("servers",), seeds=2)
+    lacking = next(each for each in chosen if each.under() == ("", "push"))
+    del record.outcomes[lacking.run.key]
+
+    [part] = sections(Found(chosen, record))
+
+    assert part.text[0] == (
+        "digits; 48 runs in real daemons; means over 2 seeds; "
+        "1 more are left out until their other seeds are there."
+    )
+    pushed = {row[0]: row for row in part.tables[0].rows}["push"]
+    assert pushed[1:5] == ["", "", "97.0", "97.0"]
+
+
+def test_virtual_time_is_no_throughput(made_up, tmp_path: Path, monkeypatch) -> None:
+    """In memory there are neither steps a second nor a plot against time."""
+    drew = []
+    monkeypatch.setattr(plots, "draw", drew.append)
+    chosen, record = made_up(groups=("headline",), in_memory=True)
+    [part] = sections(Found(chosen, record))
+    report.write_csv(chosen, record, Found(chosen, record), tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+
+    assert part.tables[0].header[4] == "steps/s"
+    assert {row[4] for row in part.tables[0].rows} == {""}
+    assert {panel.x for panels in drew for panel in panels} == {"step"}
+    assert {line["steps_per_second"] for line in lines} == {""}
+
+
+def test_what_did_not_get_to_its_last_step_has_no_messages_per_step(
+    made_up, tmp_path: Path
+) -> None:
+    """How many steps its messages are of is not known."""
+
+    def stalls(each: Experiment) -> Outcome:
+        return usual(each) if each.system == VANILLA else replace(usual(each), state=State.STALLED)
+
+    chosen, record = made_up(stalls, ("messages",))
+    found = Found(chosen, record)
+    report.write_csv(chosen, record, found, tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open() as file:
+        per_step = {line["system"]: line["messages_per_step"] for line in csv.DictReader(file)}
+    rows = {row[0]: row[2:-1] for row in sections(found)[0].tables[0].rows}
+
+    assert per_step == {"vanilla": "70.00", "asynchronous": "", "synchronous": ""}
+    assert rows["vanilla"] == ["35.0", "35.0", "0.0", "0.0", "70.0", "0.01", "1.0"]
+    assert rows["asynchronous"] == [""] * 7
+
+
 # Files
 
 
@@ -304,6 +374,7 @@ def test_the_csv_has_a_line_for_every_run_of_every_group(made_up, tmp_path: Path
     pair = next(line for line in lines if line["worker_attack"] == "optimal"
                 and line["server_attack"] == "push")  # fmt: skip
     assert (pair["gap_points"], pair["margin_points"]) == ("1.000", "3.5")
+    assert pair["worker_numbers"] == "reach=2 tries=8 quorums=3 sample=10000"
     assert (pair["verdict"], pair["state"], pair["accuracy"]) == ("within", "done", "0.97000")
 
 

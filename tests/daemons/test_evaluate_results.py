@@ -1,6 +1,8 @@
 """The record of an evaluation: what is on it stays, and what is damaged is named."""
 
+import errno
 import json
+import os
 from math import isnan, nan
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from byzsgd_daemons.init import Plan
 from byzsgd_daemons.local import Drill, Point
 
 RUN = Run(plan=Plan(task="digits"), drill=Drill(attack="alie", options={"z": 1.0}))
+OTHER = Run(plan=Plan(task="mnist"))
 
 
 def point(step: int, accuracy: float = 0.5, *, drift: float = 0.25) -> Point:
@@ -52,6 +55,31 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read.runs == {RUN.key: RUN}
 
 
+def test_every_number_of_the_liars_is_on_record(tmp_path: Path) -> None:
+    """Given or not: a default that changes later leaves it as it was."""
+    with Record(tmp_path) as record:
+        record.add(RUN, outcome(point(0)))
+
+    lies = json.loads(record.path.read_text())["lies"]
+    assert lies["attack"] == "alie"
+    assert lies["attack_options"] == {"z": 1.0, "ddof": 0, "sign": -1}
+
+
+def test_a_line_without_device_or_lies_is_read(tmp_path: Path) -> None:
+    """As it was written before there were such words: it ran on the CPU."""
+    with Record(tmp_path) as record:
+        record.add(RUN, outcome(point(0)), device="cuda")
+    assert Record(tmp_path).devices() == {"cuda"}
+    line = json.loads(record.path.read_text())
+    del line["device"], line["lies"]
+    record.path.write_text(json.dumps(line) + "\n")
+
+    read = Record(tmp_path)
+
+    assert read.outcomes.keys() == {RUN.key}
+    assert read.devices() == {"cpu"}
+
+
 def test_what_is_not_finite_is_no_number_in_the_record(tmp_path: Path) -> None:
     """JSON knows no NaN and no infinity: they come back as NaN."""
     with Record(tmp_path) as record:
@@ -73,7 +101,6 @@ def test_the_last_outcome_of_a_run_counts(tmp_path: Path) -> None:
 
 def test_a_line_that_was_being_written_is_taken_off(tmp_path: Path) -> None:
     """What is whole stays, and the next line is whole again."""
-    other = Run(plan=Plan(task="mnist"))
     with Record(tmp_path) as record:
         record.add(RUN, outcome(point(0)))
     whole = record.path.read_bytes()
@@ -81,9 +108,9 @@ def test_a_line_that_was_being_written_is_taken_off(tmp_path: Path) -> None:
 
     assert Record(tmp_path).outcomes.keys() == {RUN.key}
     with Record(tmp_path) as again:
-        again.add(other, outcome(point(0)))
+        again.add(OTHER, outcome(point(0)))
 
-    assert Record(tmp_path).outcomes.keys() == {RUN.key, other.key}
+    assert Record(tmp_path).outcomes.keys() == {RUN.key, OTHER.key}
     assert record.path.read_bytes().startswith(whole)
 
 
@@ -106,6 +133,43 @@ def test_any_other_damage_is_named(tmp_path: Path, line: str) -> None:
 
     with pytest.raises(ConfigError, match=r"results\.jsonl: line 2: .*; remove it"):
         Record(tmp_path)
+
+
+@pytest.mark.parametrize("written", [0, 40])
+def test_a_full_disk_leaves_no_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """It is named; and once there is room, the next line is whole."""
+    write = os.write
+
+    def full(file: int, line: bytes) -> int:
+        if not written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, line[:written])
+
+    with Record(tmp_path) as record:
+        record.add(RUN, outcome(point(0)))
+        whole = record.path.read_bytes()
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(ByzsgdError, match=r"results\.jsonl: No space left on device; mend"):
+            record.add(OTHER, outcome(point(0)))
+        assert record.path.read_bytes() == whole
+        monkeypatch.setattr(os, "write", write)
+        record.add(OTHER, outcome(point(0)))
+
+    assert Record(tmp_path).outcomes.keys() == {RUN.key, OTHER.key}
+
+
+def test_a_damaged_record_stays_closed(tmp_path: Path) -> None:
+    """Damage that came after it was first read: whoever opens it is told, and holds no lock."""
+    record = Record(tmp_path)
+    record.path.write_text("{\n")
+    with pytest.raises(ConfigError, match="line 1: "):
+        record.__enter__()
+    record.path.write_text("")
+
+    with Record(tmp_path) as again:
+        again.add(RUN, outcome(point(0)))
 
 
 def test_two_evaluations_never_write_to_one_record(tmp_path: Path) -> None:
@@ -137,4 +201,4 @@ def test_accuracy_is_the_mean_of_the_last_five_evaluations() -> None:
 def test_throughput_is_measured_from_the_first_evaluation_to_the_last() -> None:
     """Ten steps a second; nothing is known from a single one."""
     assert outcome(point(0), point(50), point(100)).steps_per_second() == pytest.approx(10)
-    assert outcome(point(0)).steps_per_second() == 0
+    assert isnan(outcome(point(0)).steps_per_second())

@@ -1,6 +1,7 @@
 """The command: what it runs and does not run again, what it says, and how it ends."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from rich.console import Console
 
 from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd_daemons import cli
-from byzsgd_daemons.evaluate import command, memory, run
+from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.evaluate import command, daemons, memory, run
 from byzsgd_daemons.evaluate.plan import GROUPS, Run, Scale, experiments, runs
 from byzsgd_daemons.evaluate.results import Outcome, Record, State
 from byzsgd_daemons.init import Plan
-from byzsgd_daemons.local import Point
+from byzsgd_daemons.local import Drill, Point, Training
 
 SMALL = Scale(task="quadratic", steps=4)
 """Of the group ``messages`` these are four runs in daemons."""
@@ -137,6 +139,22 @@ def test_a_stalled_run_is_a_result(trainings, evaluate) -> None:
     assert len(trainings.ran) == 5
 
 
+def test_one_record_is_of_one_device(trainings, evaluate, tmp_path: Path) -> None:
+    """Another one is refused before anything runs; a failed run belongs to none."""
+    trainings.answers = dict.fromkeys(range(4), FAILED)
+    evaluate("messages")
+    trainings.answers = {}
+    evaluate("messages", retry_failed=True, device="cuda")
+    assert len(trainings.ran) == 8
+
+    with pytest.raises(ConfigError, match=r"--device cpu: the runs in .* are of cuda; give") as no:
+        evaluate("messages", scale=replace(SMALL, seeds=2))
+
+    assert "another --out" in str(no.value)
+    assert len(trainings.ran) == 8
+    assert "--steps 4 --device cuda`" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_list_runs_nothing(trainings, evaluate, tmp_path: Path) -> None:
     """It counts what each group lacks, and how long that takes."""
     status, said = evaluate(scale=Scale(), listed=True)
@@ -241,32 +259,110 @@ def test_runs_in_memory_have_processes_of_their_own(evaluate, tmp_path: Path) ->
         assert outcome.messages == here.messages
 
 
-def test_a_process_that_dies_takes_one_run_with_it(
-    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def processes(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Another program stands for the first process in memory; there is one at a time."""
+    start, programs = run._start, [program]
+
+    def start_other() -> run.Process:
+        return run.Process([sys.executable, "-c", programs.pop()]) if programs else start()
+
+    monkeypatch.setattr(run, "_start", start_other)
+    monkeypatch.setattr(run, "cores", lambda: 1)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("input(); sys.exit('out of memory')", "its process ended with status 1: out of memory"),
+        ("input(); print('hello', flush=True); input()", "its process gave no answer: "),
+    ],
+)
+def test_a_process_that_fails_takes_one_run_with_it(
+    program: str, words: str, evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others run in another one, and what it said last is on record."""
-    start, died = run._start, []
-
-    def dies_once() -> run.Process:
-        if died:
-            return start()
-        died.append(True)
-        return subprocess.Popen(
-            [sys.executable, "-c", "import sys; input(); sys.exit('out of memory')"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    monkeypatch.setattr(run, "_start", dies_once)
-    monkeypatch.setattr(run, "cores", lambda: 1)
+    processes(monkeypatch, f"import sys; {program}")
 
     status, said = evaluate("messages", scale=replace(SMALL, in_memory=True))
 
     states = [outcome.state for outcome in Record(tmp_path / "out").outcomes.values()]
     assert status == 1
     assert sorted(states) == [State.DONE] * 3 + [State.FAILED]
-    assert "failed: its process ended with status 1: out of memory" in said
+    assert f"failed: {words}" in said
+
+
+def test_a_process_may_say_as_much_as_it_likes(
+    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More errors than a pipe holds stop no run; the last of them are on record."""
+    processes(monkeypatch, "import sys; input(); sys.stderr.write('x' * (1 << 20)); sys.exit(3)")
+
+    evaluate("messages", scale=replace(SMALL, in_memory=True))
+
+    [failed] = [
+        outcome.sentence
+        for outcome in Record(tmp_path / "out").outcomes.values()
+        if outcome.state is State.FAILED
+    ]
+    assert failed == f"its process ended with status 3: {'x' * run.ERROR_BYTES}"
+
+
+def test_what_a_task_prints_is_no_answer(
+    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what it reads take a question away."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import os, sys\n"
+        "from byzsgd.tasks.quadratic import Quadratic\n"
+        "def task():\n"
+        "    print('hello', flush=True)\n"
+        "    os.write(1, b'and again')\n"
+        "    sys.stdin.read()\n"
+        "    return Quadratic(100, 1.0)\n"
+    )
+    small = replace(SMALL, task=f"{file}:task", in_memory=True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # The command itself makes the task, too.
+
+    status, _ = evaluate("messages", scale=small)
+
+    assert status == 0
+    assert {each.state for each in Record(tmp_path / "out").outcomes.values()} == {State.DONE}
+
+
+def test_a_broken_promise_without_words_has_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an outcome without one can be told."""
+
+    def broken(_: Run) -> Outcome:
+        raise AssertionError
+
+    monkeypatch.setattr(memory, "train", broken)
+
+    assert memory._outcome(Run(plan=Plan()).description()).sentence == "AssertionError()"
+    assert run.said(replace(FAILED, sentence="")) == "failed: "
+
+
+def test_a_run_in_memory_ends_with_who_asked_for_it(tmp_path: Path) -> None:
+    """Amid a training, once its input has closed: as it is when who asked was killed."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from byzsgd.tasks.quadratic import Quadratic\n"
+        "def task():\n"
+        "    print('it begins', flush=True)\n"
+        "    return Quadratic(100, 1.0)\n"
+    )
+    plan = Plan(task=f"{file}:task", steps=10**9)
+    endless = Run(plan=plan, every=10**9, in_memory=True)
+    words = [sys.executable, "-m", "byzsgd_daemons.evaluate.memory"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes) as process:
+        process.stdin.write(json.dumps(endless.description()).encode() + b"\n")
+        process.stdin.flush()
+        begun = process.stderr.readline()
+        said, _ = process.communicate(timeout=120)
+
+    assert begun == b"it begins\n"
+    assert (process.returncode, said) == (0, b"")
 
 
 def test_a_record_that_cannot_be_written_ends_the_evaluation(
@@ -274,12 +370,37 @@ def test_a_record_that_cannot_be_written_ends_the_evaluation(
 ) -> None:
     """One sentence, not one for each process."""
 
-    def full(record: Record, *_: object) -> None:
+    def full(record: Record, *_: object, **__: object) -> None:
         raise ByzsgdError("the disk is full")
 
     monkeypatch.setattr(Record, "add", full)
     with pytest.raises(ByzsgdError, match=r"^the disk is full$"):
         evaluate("messages", scale=replace(SMALL, in_memory=True))
+
+
+# In daemons
+
+
+@pytest.mark.parametrize("stalled", ["", "stands still at step 4: s0 waits"])
+def test_a_training_of_which_a_daemon_ended_has_failed(
+    stalled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its liars it goes on to its last step, and says nothing of the attack."""
+
+    async def train(file: Path, drill: Drill, *_: object, **__: object) -> Training:
+        training = Training(cluster=read_cluster(file), lying=frozenset({"w6"}), points=[POINT])
+        training.ended = {"adversary": "adversary has ended (SIGKILL): "}
+        training.stalled = stalled
+        return training
+
+    monkeypatch.setattr(daemons.local, "train", train)
+    under = Run(plan=Plan(task="quadratic", steps=4), drill=Drill(attack="sign-flip"))
+
+    outcome = daemons.train(under, lambda _: None)
+
+    assert outcome.state is State.FAILED
+    assert outcome.sentence == "adversary has ended (SIGKILL): "
+    assert outcome.points == ()
 
 
 # Words

@@ -1,6 +1,9 @@
 """A few cells of the evaluation's matrix in real daemons, by the command that runs all of it."""
 
 import csv
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ pytestmark = pytest.mark.processes
 
 CELLS = [("sign-flip", "equivocate"), ("optimal", "push")]
 """A loud pair of attacks, and the worst that we know."""
+
+SMALL = Scale(task="quadratic", steps=40)
+"""A training of seconds."""
 
 
 def test_cells_of_the_matrix() -> None:
@@ -33,6 +39,33 @@ def test_cells_of_the_matrix() -> None:
                 assert outcome.accuracy() >= 0.9, "vanilla has 0.97 in as many steps"
                 assert outcome.messages["gradient"] >= 4 * 5 * 149, "of four correct servers"
                 assert outcome.parameters == 4810
+
+
+def test_a_training_without_its_liars_has_failed() -> None:
+    """They are killed at its first step: the others go on, and it is no training under attack."""
+    run = next(each.run for each in experiments(SMALL, ["headline"]) if all(each.under()))
+    with Nursery() as nursery:
+
+        def kill(step: int) -> None:
+            for liar in adversaries(nursery) if step == 0 else ():
+                os.kill(liar, signal.SIGKILL)
+
+        outcome = daemons.train(run, kill, nursery=nursery)
+
+    assert outcome.state is State.FAILED
+    assert outcome.sentence.startswith("adversary has ended (SIGKILL): ")
+
+
+def adversaries(nursery: Nursery) -> list[int]:
+    """The processes of liars that a nursery has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if parent == nursery.pid and b"adversary" in words:
+                found.append(int(entry.name))
+    return found
 
 
 def test_the_command_runs_in_daemons_and_goes_on(byzsgd, tmp_path: Path, left_running) -> None:

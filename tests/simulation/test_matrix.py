@@ -91,8 +91,15 @@ def test_averaged_gradients_follow_two_lying_workers() -> None:
     """What the rule is for: five servers are of no help."""
     averaged = memory.train(planned("baselines", "average", ("sign-flip", "")).run)
 
-    assert averaged.state is State.STALLED
-    assert averaged.sentence.startswith("diverged, and stands still at step")
+    assert averaged.accuracy() < 0.2, "one class of ten, whatever the image"
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    """Vanilla whose liars are loud: what its correct workers compute is not finite any more."""
+    scaled = memory.train(planned("workers", VANILLA, ("scaled", "")).run)
+
+    assert scaled.state is State.STALLED
+    assert scaled.sentence.startswith("diverged, and stands still at step")
 
 
 def test_without_gathers_servers_drift_apart() -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,10 +11,10 @@ from byzsgd.cluster import nearest
 from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd.tasks import TASKS, load_task
 from byzsgd_daemons.evaluate import memory, report, run
+from byzsgd_daemons.evaluate.cells import Found, under_words, verdicts
 from byzsgd_daemons.evaluate.margins import Verdict
 from byzsgd_daemons.evaluate.plan import GROUPS, Experiment, Scale, experiments, runs
-from byzsgd_daemons.evaluate.results import Record, State
-from byzsgd_daemons.evaluate.sections import Found, under_words, verdicts
+from byzsgd_daemons.evaluate.results import CPU, Record, State
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     report_only: bool = False,
     retry_failed: bool = False,
     document: Path | None = None,
-    device: str = "cpu",
+    device: str = CPU,
 ) -> int:
     """Run whatever is not on record yet, and write the report; return an exit status.
 
@@ -58,6 +58,7 @@ def evaluate(
     if not report_only:
         _check_data(run.lacking(Record(folder), wanted, retry_failed=retry_failed).values())
         with Record(folder) as record:
+            _check_device(record, wanted, device)
             missing = run.lacking(record, wanted, retry_failed=retry_failed)
             _begin(record, wanted, missing, console)
             try:
@@ -69,15 +70,22 @@ def evaluate(
                     "the same command goes on from there"
                 ) from None
     record = Record(folder)
-    written = report.write(chosen, record, folder, command=command_line(scale, groups))
+    words = command_line(scale, groups, record.devices())
+    written = report.write(chosen, record, folder, command=words)
     if document:
         names = report.into(document, chosen, record)
         console.print(f"{document}: {', '.join(names) or 'nothing'} written anew", highlight=False)
     return _end(chosen, record, written, console)
 
 
-def command_line(scale: Scale, groups: Sequence[str]) -> str:
-    """The words that make the same report."""
+def command_line(scale: Scale, groups: Sequence[str], devices: Collection[str] = ()) -> str:
+    """The words that make the same report.
+
+    Args:
+        scale: What the runs share.
+        groups: Which of them.
+        devices: Where the workers of daemons computed.
+    """
     words = ["byzsgd", "evaluate"]
     for group in groups:
         words += ["--only", group]
@@ -89,6 +97,8 @@ def command_line(scale: Scale, groups: Sequence[str]) -> str:
         words += ["--seeds", str(scale.seeds)]
     if scale.in_memory:
         words.append("--in-memory")
+    for device in sorted(devices):
+        words += ["--device", device] if device != CPU else []
     return shlex.join(words)
 
 
@@ -104,6 +114,20 @@ def _check(chosen: Sequence[Experiment]) -> None:
     for each in chosen:
         each.run.drill.check()
         each.run.drill.liars(memory.cluster_of(each.run))
+
+
+def _check_device(record: Record, wanted: Mapping[str, Experiment], device: str) -> None:
+    """One record, one device: another one rounds, and takes its time, otherwise.
+
+    Raises:
+        ConfigError: If runs in daemons would be mixed.
+    """
+    others = record.devices() - {device}
+    if others and not all(each.run.in_memory for each in wanted.values()):
+        found = ", ".join(sorted(others))
+        raise ConfigError(
+            f"--device {device}: the runs in {record.path} are of {found}; give another --out"
+        )
 
 
 def _check_data(missing: Iterable[Experiment]) -> None:

@@ -14,7 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from byzsgd.cluster import Cluster, Member, Role, split_address
 from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd_daemons import init, local
-from byzsgd_daemons.evaluate.memory import with_quorums
 from byzsgd_daemons.evaluate.plan import Run
 from byzsgd_daemons.evaluate.results import Outcome, State
 from byzsgd_daemons.local import Training
@@ -37,6 +36,8 @@ def train(
 ) -> Outcome:
     """Train with real processes, to the last step or until no step is made any more.
 
+    A training of which a daemon ended by itself has failed, however it went on.
+
     Args:
         run: What to run.
         shown: Told of every evaluation's step.
@@ -52,7 +53,7 @@ def train(
     try:
         with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
             file = init.create(Path(scratch), run.plan, local.free_addresses(run.plan))
-            file.write_text(with_quorums(run, file.read_text()))
+            file.write_text(run.with_quorums(file.read_text()))
             training = asyncio.run(
                 local.train(
                     file,
@@ -68,8 +69,10 @@ def train(
     except ConfigError:
         raise
     except ByzsgdError as error:
-        seconds = time.monotonic() - started
-        return Outcome(state=State.FAILED, sentence=str(error), wall_seconds=seconds)
+        return _failed(str(error), started)
+    if training.ended:
+        # Without its liars a training is none under attack, and whoever else died was correct.
+        return _failed("\n".join(training.ended.values()), started)
     return Outcome(
         state=State.STALLED if training.stalled else State.DONE,
         sentence=_why(training),
@@ -80,6 +83,11 @@ def train(
         pulls=watcher.counts.pulls,
         parameters=0 if training.vector is None else len(training.vector),
     )
+
+
+def _failed(sentence: str, started: float) -> Outcome:
+    seconds = time.monotonic() - started
+    return Outcome(state=State.FAILED, sentence=sentence, wall_seconds=seconds)
 
 
 def _why(training: Training) -> str:

@@ -24,7 +24,7 @@ class Margins:
     published: float
     """A published attack of workers alone."""
     adaptive: float
-    """An attack of workers alone that knows the rule."""
+    """An attack of workers alone that searches for its strongest lie."""
     server: float
     """An attack of servers alone, also on the worst correct server."""
     both: float

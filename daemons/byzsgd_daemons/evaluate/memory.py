@@ -5,15 +5,18 @@ of these use several cores.
 """
 
 import json
-import sys
+import os
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from math import inf
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -82,13 +85,7 @@ def cluster_of(run: Run) -> Cluster:
     names = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER), OPERATOR]
     addresses = [f"{LOCALHOST}:{1000 + 2 * index}" for index in range(plan.servers)]
     text = cluster_text(plan, Addresses(servers=addresses, http={}), dict.fromkeys(names, ""))
-    return Cluster.from_mapping(tomllib.loads(with_quorums(run, text)), keys=False)
-
-
-def with_quorums(run: Run, text: str) -> str:
-    """The text of a cluster file with the quorums that a run asks for."""
-    quorums = {"server_quorum": run.server_quorum, "worker_quorum": run.worker_quorum}
-    return "".join(f"{key} = {q}\n" for key, q in quorums.items() if q is not None) + text
+    return Cluster.from_mapping(tomllib.loads(run.with_quorums(text)), keys=False)
 
 
 def _coalition(drill: Drill, cluster: Cluster, task: Task) -> Coalition | None:
@@ -213,13 +210,31 @@ def _drift(models: Iterable[Vector]) -> float:
 
 
 def main() -> None:
-    """Answer every description of a run that comes in with its outcome."""
-    for line in sys.stdin:
-        try:
-            outcome = train(Run.described(json.loads(line)))
-        except (ByzsgdError, AssertionError) as error:
-            outcome = Outcome(state=State.FAILED, sentence=str(error))
-        print(json.dumps(outcome.as_json(), allow_nan=False), flush=True)
+    """Answer every description of a run with its outcome; end with whoever asks."""
+    # A user's task may print, or read: that is no answer, and takes no question.
+    asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    lines: SimpleQueue[str] = SimpleQueue()
+    Thread(target=_listen, args=(asked, lines), daemon=True).start()
+    while True:
+        outcome = _outcome(json.loads(lines.get()))
+        print(json.dumps(outcome.as_json(), allow_nan=False), file=answers, flush=True)
+
+
+def _outcome(description: Mapping[str, Any]) -> Outcome:
+    try:
+        return train(Run.described(description))
+    except (ByzsgdError, AssertionError) as error:
+        return Outcome(state=State.FAILED, sentence=str(error) or repr(error))
+
+
+def _listen(asked: TextIO, lines: "SimpleQueue[str]") -> None:
+    """Hand on what is asked; once nobody can ask any more, end the process, amid a run too."""
+    for line in asked:
+        lines.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":

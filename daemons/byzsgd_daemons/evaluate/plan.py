@@ -26,7 +26,8 @@ STEALTHY = ("alie-adaptive", "equivocate")
 """The same, where it is to hide."""
 
 ADAPTIVE = frozenset({"alie-adaptive", "optimal"})
-"""Attacks of workers that know the rule that they attack."""
+"""Attacks of workers that search for their strongest lie: optimal against the rule in use,
+alie-adaptive against MDA, whatever the rule."""
 
 NUMBERS: Mapping[str, Sequence[Mapping[str, float]]] = {
     "alie": ({"z": 1.0},),
@@ -51,6 +52,16 @@ DENSE_EVALUATIONS = 150
 
 KRUM_WORKERS, KRUM_F = 9, 2
 """The smallest cluster in which Krum withstands two: it needs q_w = n_w - f_w >= 2 f_w + 3."""
+
+BASELINE_RULES = frozenset({"average", "krum", "multi_krum", "coordinate_median"}) | {
+    *("trimmed_mean", "geometric_median", "mda")
+}
+"""Rules that are compared: MDA, and the best known others."""
+
+BASELINE_ATTACKS = frozenset({"sign-flip", "random", "zero"}) | {
+    *("alie", "empire", "mimic", "optimal")
+}
+"""What they are compared under: loud attacks, and each kind of those that hide."""
 
 AVERAGED = "average"
 """The rule of the vanilla server, and of servers that average models."""
@@ -124,6 +135,11 @@ class Run:
             return Run(plan=Plan(**plan), drill=Drill(**rest.pop("drill")), **rest)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"this describes no run: {error}") from None
+
+    def with_quorums(self, text: str) -> str:
+        """The text of a cluster file, with the quorums that this run asks for."""
+        quorums = {"server_quorum": self.server_quorum, "worker_quorum": self.worker_quorum}
+        return "".join(f"{key} = {q}\n" for key, q in quorums.items() if q is not None) + text
 
     @cached_property
     def key(self) -> str:
@@ -242,6 +258,8 @@ class _Maker:
         elif system == SYNCHRONOUS:
             changes["variant"] = system
         more.setdefault("in_memory", self.scale.in_memory)
+        own = _largest_quorums(changes)
+        more = {key: value for key, value in more.items() if own.get(key) != value}
         return Experiment(
             group=self.group,
             system=system,
@@ -268,6 +286,16 @@ def _most_liars(changes: Mapping[str, Any]) -> tuple[int, int]:
     """How many servers and workers may lie where a plan says nothing."""
     servers, workers = changes.get("servers", USUAL.servers), changes.get("workers", USUAL.workers)
     return (servers - 2) // 3, (workers - 1) // 3
+
+
+def _largest_quorums(changes: Mapping[str, Any]) -> dict[str, int]:
+    """The quorums of a plan where a run says nothing: all that cannot lie."""
+    f_servers, f_workers = _most_liars(changes)
+    servers, workers = changes.get("servers", USUAL.servers), changes.get("workers", USUAL.workers)
+    return {
+        "server_quorum": servers - changes.get("f_servers", f_servers),
+        "worker_quorum": workers - changes.get("f_workers", f_workers),
+    }
 
 
 def _headline(make: _Maker) -> Iterator[Experiment]:
@@ -380,14 +408,14 @@ def _variant(system: str) -> Variant:
 def _baselines(make: _Maker) -> Iterator[Experiment]:
     """In memory: rules instead of MDA, with and without momentum; models averaged."""
     workers: dict[str, Any] = {"workers": KRUM_WORKERS, "f_workers": KRUM_F}
-    quorum = KRUM_WORKERS - KRUM_F
-    rules = [name for name, rule in sorted(RULES.items()) if rule.check(quorum, KRUM_F) is None]
+    rules = [name for name in sorted(RULES) if name in BASELINE_RULES]
+    tried = [name for name in attacks.names(Role.WORKER) if name in BASELINE_ATTACKS]
     momenta: tuple[dict[str, Any], ...] = ({}, {"worker_momentum": 0.0})
     for momentum in momenta:
         setting = NO_MOMENTUM if momentum else ""
         plan = {"workers": KRUM_WORKERS, **momentum}
         yield make(VANILLA, setting=setting, plan=plan, in_memory=True)
-        for attack in (None, *attacks.names(Role.WORKER)):
+        for attack in (None, *tried):
             for rule in rules:
                 made = make(
                     ASYNCHRONOUS,

@@ -54,8 +54,10 @@ MARKERS = 12
 """On a line, so that they do not hide it."""
 
 
-def draw(panels: Sequence[Panel], *, share_y: bool = True) -> str | None:
-    """Panels side by side as one SVG; None where matplotlib is not installed."""
+def draw(panels: Sequence[Panel]) -> str | None:
+    """Panels side by side as one SVG; None of none, and where matplotlib is not installed."""
+    if not panels:
+        return None
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -65,12 +67,11 @@ def draw(panels: Sequence[Panel], *, share_y: bool = True) -> str | None:
     with rc_context({"svg.hashsalt": "byzsgd", "svg.fonttype": "none"}):
         width = max(4.2 * len(panels), 6.0)
         figure = Figure(figsize=(width, 3.6), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for each, panel in zip(axes, panels, strict=True):
             _draw(each, panel)
-        if share_y:
-            for each in axes[1:]:
-                each.set_ylabel("")
+        for each in axes[1:]:
+            each.set_ylabel("")
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
         return svg.getvalue()

@@ -4,14 +4,17 @@ import base64
 import csv
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from pathlib import Path
 
 from byzsgd import __version__
 from byzsgd.errors import ConfigError
-from byzsgd_daemons.evaluate.plan import Experiment
-from byzsgd_daemons.evaluate.results import Outcome, Record
-from byzsgd_daemons.evaluate.sections import Found, Judged, Section, Table, judge, sections
+from byzsgd_daemons.evaluate import accuracy, cost
+from byzsgd_daemons.evaluate.cells import Found, Judged, judge
+from byzsgd_daemons.evaluate.plan import VANILLA, Experiment
+from byzsgd_daemons.evaluate.results import Outcome, Record, State
+from byzsgd_daemons.evaluate.tables import Section, Table, number
 
 TITLE = "Evaluation of byzsgd"
 
@@ -30,6 +33,19 @@ td strong { background: #ddd; padding: 0 .2em; }
 figure { margin: 1em 0; }
 img { max-width: 100%; }
 """
+
+
+SECTIONS = (
+    *(accuracy.headline, accuracy.matrix, accuracy.workers, accuracy.servers),
+    *(cost.sweeps, cost.drift, cost.overhead, cost.messages, accuracy.baselines),
+)
+"""What makes the section of each group."""
+
+
+def sections(found: Found) -> list[Section]:
+    """What there is to say of every group that has outcomes."""
+    there = found.groups()
+    return [part for make in SECTIONS if (part := make(found)).group in there]
 
 
 def write(
@@ -167,7 +183,8 @@ def write_csv(experiments: Sequence[Experiment], record: Record, found: Found, p
 
 
 _COLUMNS = (
-    *("group", "system", "setting", "worker_attack", "server_attack", "task", "seed", "in_memory"),
+    *("group", "system", "setting", "worker_attack", "worker_numbers"),
+    *("server_attack", "server_numbers", "task", "seed", "in_memory"),
     *("state", "accuracy", "accuracy_worst", "gap_points", "margin_points", "verdict"),
     *("drift_max", "steps", "last_step", "steps_per_second", "wall_seconds"),
     *("messages_per_step", "bytes_per_step", "pulls", "sentence", "key"),
@@ -177,40 +194,51 @@ _COLUMNS = (
 def _row(each: Experiment, outcome: Outcome, found: Found) -> dict[str, object]:
     judged = _judged(each, found)
     worker, server = each.under()
+    lies = each.run.drill.record()
     steps = each.run.steps()
+    # Who did not get to the last step has made fewer than these.
+    made = steps if outcome.state is State.DONE else nan
+    speed = nan if each.run.in_memory else outcome.steps_per_second()
     return {
         "group": each.group,
         "system": each.system,
         "setting": each.setting,
         "worker_attack": worker,
+        "worker_numbers": _numbers(lies["attack_options"]),
         "server_attack": server,
+        "server_numbers": _numbers(lies["server_attack_options"]),
         "task": each.run.plan.task,
         "seed": each.run.plan.seed,
         "in_memory": each.run.in_memory,
         "state": outcome.state.value,
-        "accuracy": f"{outcome.accuracy():.5f}",
-        "accuracy_worst": f"{outcome.accuracy_worst():.5f}",
-        "gap_points": f"{judged.gap:.3f}" if judged else "",
+        "accuracy": number(outcome.accuracy(), ".5f"),
+        "accuracy_worst": number(outcome.accuracy_worst(), ".5f"),
+        "gap_points": number(judged.gap, ".3f") if judged else "",
         "margin_points": judged.margin if judged else "",
         "verdict": judged.verdict.value if judged else "",
         "drift_max": f"{outcome.drift_max():.6g}",
         "steps": steps,
         "last_step": outcome.points[-1].step if outcome.points else "",
-        "steps_per_second": f"{outcome.steps_per_second():.3f}",
+        "steps_per_second": number(speed, ".3f"),
         "wall_seconds": f"{outcome.wall_seconds:.2f}",
-        "messages_per_step": f"{sum(outcome.messages.values()) / steps:.2f}",
-        "bytes_per_step": f"{sum(outcome.bytes.values()) / steps:.0f}",
+        "messages_per_step": number(sum(outcome.messages.values()) / made, ".2f"),
+        "bytes_per_step": number(sum(outcome.bytes.values()) / made, ".0f"),
         "pulls": outcome.pulls,
         "sentence": outcome.sentence,
         "key": each.run.key,
     }
 
 
+def _numbers(options: Mapping[str, float]) -> str:
+    """Every number of an attack, given or not, as one would write them on a command line."""
+    return " ".join(f"{name}={value:g}" for name, value in options.items())
+
+
 def _judged(each: Experiment, found: Found) -> Judged | None:
     if each.group not in ("matrix", "workers", "servers"):
         return None
     cell = found.cell(each.group, each.system, each.under(), each.setting)
-    return judge(cell, found.cell(each.group, "vanilla")) if cell else None
+    return judge(cell, found.cell(each.group, VANILLA)) if cell else None
 
 
 def write_points(experiments: Sequence[Experiment], record: Record, path: Path) -> None:

@@ -4,13 +4,14 @@ A line is on disk before the next run begins. What is left of a line that was be
 the machine went down is taken off; any other damage is named.
 """
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,9 @@ from byzsgd_daemons.evaluate.plan import Run
 from byzsgd_daemons.local import Point
 
 RESULTS_FILE = "results.jsonl"
+
+CPU = "cpu"
+"""The device of runs whose line names none."""
 
 LAST = 5
 """Evaluations whose mean is a run's accuracy."""
@@ -72,9 +76,12 @@ class Outcome:
         return max((point.drift for point in self.points), default=0.0)
 
     def steps_per_second(self) -> float:
-        """Learning steps a second between the first and the last evaluation; 0 if unknown."""
+        """Learning steps a second between the first and the last evaluation; NaN if unknown.
+
+        In memory these seconds are virtual, and say nothing.
+        """
         if len(self.points) < 2:
-            return 0.0
+            return nan
         first, last = self.points[0], self.points[-1]
         return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
 
@@ -114,7 +121,7 @@ _WHOLE = ("step", "loss")
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    return nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:
@@ -123,7 +130,7 @@ def _finite(value: Any) -> Any:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values) if values else nan
 
 
 class Record:
@@ -140,6 +147,8 @@ class Record:
         """By the key of the run; the last one counts."""
         self.runs: dict[str, Run] = {}
         """What ran, by the same keys."""
+        self._devices: dict[str, str] = {}
+        """Where workers computed, by the same keys."""
         self._whole = 0
         self._file: int | None = None
         self._read()
@@ -153,10 +162,14 @@ class Record:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._file)
+            self._close()
             raise ByzsgdError(f"{self.path}: another evaluation writes to it") from None
-        self._read()  # What was written before the lock was ours.
-        os.ftruncate(self._file, self._whole)
+        try:
+            self._read()  # What was written before the lock was ours.
+            os.ftruncate(self._file, self._whole)
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -165,30 +178,57 @@ class Record:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def add(self, run: Run, outcome: Outcome) -> None:
-        """Put an outcome on disk.
+    def devices(self) -> set[str]:
+        """Where the workers of all runs in daemons computed; a failed one counts for nothing."""
+        return {
+            self._devices[key]
+            for key, outcome in self.outcomes.items()
+            if outcome.state is not State.FAILED and not self.runs[key].in_memory
+        }
+
+    def add(self, run: Run, outcome: Outcome, *, device: str = CPU) -> None:
+        """Put an outcome on disk, with every number of the liars.
+
+        Args:
+            run: What ran.
+            outcome: What came of it.
+            device: Where its workers computed.
 
         Raises:
-            ByzsgdError: If there is no room for it.
-            OSError: If the disk fails otherwise.
+            ByzsgdError: If there is no room for it, or if the disk fails otherwise.
         """
         assert self._file is not None, "not open"
         values = {
             "key": run.key,
             "version": __version__,
             "run": run.description(),
+            "lies": run.drill.record(),
             "outcome": outcome.as_json(),
         }
+        if device != CPU:
+            values["device"] = device
         line = json.dumps(values, allow_nan=False).encode() + b"\n"
-        if os.write(self._file, line) < len(line):
-            raise ByzsgdError(f"{self.path}: the disk is full; make room, and go on")
-        os.fsync(self._file)
-        self.outcomes[run.key] = outcome
-        self.runs[run.key] = run
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file)
+        except OSError as error:
+            # Half a line would spoil the next one.
+            os.ftruncate(self._file, size)
+            remedy = "mend that, and the same command goes on"
+            raise ByzsgdError(f"{self.path}: {error.strerror}; {remedy}") from None
+        self._keep(run.key, run, outcome, device)
+
+    def _keep(self, key: str, run: Run, outcome: Outcome, device: str) -> None:
+        self.runs[key], self.outcomes[key], self._devices[key] = run, outcome, device
 
     def _read(self) -> None:
         try:
@@ -203,6 +243,7 @@ class Record:
                 values = json.loads(line)
                 outcome = Outcome.from_json(values["outcome"])
                 key, run = str(values["key"]), Run.described(values["run"])
+                device = str(values.get("device", CPU))
             except (ConfigError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(f"{self.path}: line {number}: {error}; remove it") from None
-            self.outcomes[key], self.runs[key] = outcome, run
+            self._keep(key, run, outcome, device)

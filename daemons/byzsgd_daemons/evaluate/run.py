@@ -8,17 +8,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
 from rich.console import Console
 
-from byzsgd.errors import ByzsgdError
+from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd_daemons.evaluate import daemons
 from byzsgd_daemons.evaluate.plan import Experiment, Run
-from byzsgd_daemons.evaluate.results import Outcome, Record, State
+from byzsgd_daemons.evaluate.results import CPU, Outcome, Record, State
 from byzsgd_daemons.local import ONE_THREAD
 from byzsgd_daemons.nursery import Nursery
 
@@ -28,10 +29,11 @@ STARTS_SECONDS = {True: 0.5, False: 8.0}
 STEP_SECONDS = {True: 0.01, False: 0.05}
 """What a step takes, likewise."""
 
-ERROR_CHARS = 500
-"""Of what a process says that ended before its time."""
+ERROR_BYTES = 500
+"""Of what a process says that ended before its time: the last ones."""
 
-Process: TypeAlias = "subprocess.Popen[bytes]"
+SENTENCE_CHARS = 160
+"""Of why a run did not get to its last step, in a line of progress."""
 
 Kind: TypeAlias = tuple[bool, str, int]
 """Runs that take about as long as one another: where, which task, how many steps."""
@@ -103,16 +105,20 @@ def lacking(
 class Progress:
     """Tells a person what has been done, and how long the rest will take."""
 
-    def __init__(self, console: Console, record: Record, wanted: Mapping[str, Experiment]) -> None:
+    def __init__(
+        self, console: Console, record: Record, wanted: Mapping[str, Experiment], device: str
+    ) -> None:
         self._console = console
         self._record = record
+        self._device = device
         self._left = dict(wanted)
         self._total = len(wanted)
         self._estimate = Estimate(record, cores())
 
     def done(self, key: str, experiment: Experiment, outcome: Outcome) -> None:
         """A run has ended: put it on record, and say so."""
-        self._record.add(experiment.run, outcome)
+        device = CPU if experiment.run.in_memory else self._device
+        self._record.add(experiment.run, outcome, device=device)
         self._estimate.add(experiment.run, outcome)
         del self._left[key]
         left = self._estimate.left(self._left)
@@ -128,7 +134,8 @@ def said(outcome: Outcome) -> str:
     """An outcome in a few words."""
     if outcome.state is State.DONE:
         return f"{100 * outcome.accuracy():.1f} %"
-    return f"{outcome.state.value}: {outcome.sentence.splitlines()[0][:160]}"
+    first = next(iter(outcome.sentence.splitlines()), "")
+    return f"{outcome.state.value}: {first[:SENTENCE_CHARS]}"
 
 
 def run(
@@ -136,7 +143,7 @@ def run(
     wanted: Mapping[str, Experiment],
     console: Console,
     *,
-    device: str = "cpu",
+    device: str = CPU,
 ) -> None:
     """Run all that is wanted, and put every outcome on record as it comes.
 
@@ -149,7 +156,7 @@ def run(
     Raises:
         ConfigError: If a run cannot be described to daemons: no such task, no such attack.
     """
-    progress = Progress(console, record, wanted)
+    progress = Progress(console, record, wanted, device)
     in_memory = {key: each for key, each in wanted.items() if each.run.in_memory}
     in_daemons = {key: each for key, each in wanted.items() if not each.run.in_memory}
     if in_memory:
@@ -185,50 +192,72 @@ async def _one_after_another(left: Iterator[tuple[str, Experiment]], progress: P
     process = _start()
     try:
         for key, experiment in left:
-            outcome = await asyncio.to_thread(_ask, process, experiment.run)
-            if outcome is None:
-                outcome = Outcome(state=State.FAILED, sentence=_last_words(process))
-                _end(process)
+            outcome = await asyncio.to_thread(process.outcome, experiment.run)
+            if process.ended:
                 process = _start()
             progress.done(key, experiment, outcome)
     finally:
-        _end(process)
+        process.end()
+
+
+class Process:
+    """A process that makes one run after the other in memory, and ends with this one."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Start it.
+
+        Args:
+            words: A program that answers as ``memory`` does.
+        """
+        self.ended = False
+        """Whether it has ended, and what it was asked has failed."""
+        # No pipe: nobody reads it while a run goes on, and a full one would stop the run.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until the process ends.
+        self._process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # A Ctrl-C is this process's to answer.
+            env=os.environ | ONE_THREAD,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._asked, self._answers = self._process.stdin, self._process.stdout
+
+    def outcome(self, run: Run) -> Outcome:
+        """The outcome of a run; after a failure of the process itself it has ended."""
+        line = b""
+        with suppress(BrokenPipeError):
+            self._asked.write(json.dumps(run.description()).encode() + b"\n")
+            self._asked.flush()
+            line = self._answers.readline()
+        try:
+            if line.endswith(b"\n"):
+                return Outcome.from_json(json.loads(line))
+            sentence = self._last_words()
+        except (ConfigError, ValueError) as error:
+            sentence = f"its process gave no answer: {error}"
+        self.end()
+        return Outcome(state=State.FAILED, sentence=sentence)
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(size - ERROR_BYTES, 0))
+        text = self._errors.read().decode(errors="replace").strip()
+        return f"its process ended with status {status}: {text}"
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self.ended = True
+        self._process.kill()
+        self._process.wait()
+        with suppress(BrokenPipeError):
+            self._asked.close()
+        self._answers.close()
+        self._errors.close()
 
 
 def _start() -> Process:
-    return subprocess.Popen(
-        [sys.executable, "-m", "byzsgd_daemons.evaluate.memory"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # A Ctrl-C is this process's to answer.
-        env=os.environ | ONE_THREAD,
-    )
-
-
-def _ask(process: Process, run: Run) -> Outcome | None:
-    """The outcome of a run in a process, or None if the process ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(run.description()).encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return None
-    line = process.stdout.readline()
-    return Outcome.from_json(json.loads(line)) if line.endswith(b"\n") else None
-
-
-def _last_words(process: Process) -> str:
-    assert process.stderr is not None
-    text = process.stderr.read().decode(errors="replace").strip()
-    return f"its process ended with status {process.wait()}: {text[-ERROR_CHARS:]}"
-
-
-def _end(process: Process) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        assert pipe is not None
-        with suppress(BrokenPipeError):
-            pipe.close()
+    return Process([sys.executable, "-m", "byzsgd_daemons.evaluate.memory"])
