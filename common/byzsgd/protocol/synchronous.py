@@ -87,14 +87,7 @@ class SynchronousServer(ParameterServer):
             return waiting
         lacking = self._awaited()
         need = max(waiting.have + len(lacking), waiting.need)
-        return Waiting(
-            waiting.what,
-            waiting.step,
-            waiting.have,
-            need,
-            lacking or waiting.lacking,
-            waiting.since,
-        )
+        return replace(waiting, need=need, lacking=lacking or waiting.lacking)
 
     def _awaited(self) -> tuple[str, ...]:
         """The workers whose gradients of this step are waited for, sorted."""
@@ -202,7 +195,6 @@ class SynchronousWorker(Node):
         assert isinstance(period, int), "gather_period is auto: the caller estimates it"
         self._phase = WorkerPhase.PULL
         self._index = cluster.workers.index(identity)
-        self._period = period
         self._gathers = Gathers(period, cluster.n_servers)
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._lipschitz = LipschitzFilter(cluster.n_servers, cluster.f_servers)
@@ -445,11 +437,11 @@ class SynchronousWorker(Node):
             self._lipschitz.note(tried.coefficient)  # Seen once more.
         if self._models.same(self.step, model) <= self.cluster.f_servers:
             self._try_next(now)
-        elif tried.vector is None:
-            self._work(now)
+            return
+        self._work(now)
+        if tried.vector is None:
             self._compute(model, tries=False)
         else:
-            self._work(now)
             self._model = model
             self._accept(tried.vector, tried, now)
 
@@ -471,7 +463,7 @@ class SynchronousWorker(Node):
         if self._turn:
             bound = outliers_bound(
                 self.step,
-                gather_period=self._period,
+                gather_period=self._gathers.period,
                 n_workers=self.cluster.n_workers,
                 f_workers=self.cluster.f_workers,
                 stride=self._stride,
