@@ -13,7 +13,7 @@ from byzsgd.aggregation.rule import (
     Rule,
     Vectors,
     checked_rows,
-    refuse_non_finite,
+    every_row,
     result_vector,
 )
 from byzsgd.vectors import Vector
@@ -68,8 +68,7 @@ def mda_subset(vectors: Vectors, f: int) -> tuple[int, ...]:
     """
     rows = checked_rows(vectors, f, BOUND)
     if f == 0:
-        refuse_non_finite(rows)
-        return tuple(range(len(rows)))
+        return every_row(rows)
     return smallest_diameter_subset(squared_distances(rows), len(rows) - f)
 
 

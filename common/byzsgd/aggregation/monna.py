@@ -7,7 +7,7 @@ from byzsgd.aggregation.rule import (
     Rule,
     Vectors,
     checked_rows,
-    refuse_non_finite,
+    every_row,
     result_vector,
 )
 from byzsgd.vectors import Vector
@@ -63,8 +63,7 @@ def monna_subset(vectors: Vectors, f: int) -> tuple[int, ...]:
     """
     rows = checked_rows(vectors, f, BOUND)
     if f == 0:
-        refuse_non_finite(rows)
-        return tuple(range(len(rows)))
+        return every_row(rows)
     squared = squared_distances(rows)
     size = len(rows) - f
     trusted = int(neighbour_sums(squared, size - 1).argmin())

@@ -10,7 +10,7 @@ from byzsgd.aggregation.rule import (
     Rule,
     Vectors,
     checked_rows,
-    refuse_non_finite,
+    every_row,
     result_vector,
 )
 from byzsgd.vectors import Vector
@@ -64,8 +64,7 @@ def multi_krum_subset(vectors: Vectors, f: int) -> tuple[int, ...]:
     """
     rows = checked_rows(vectors, f, BOUND)
     if f == 0:
-        refuse_non_finite(rows)
-        return tuple(range(len(rows)))
+        return every_row(rows)
     best = np.argsort(scores(squared_distances(rows), f), kind="stable")[: len(rows) - f]
     return tuple(sorted(int(index) for index in best))
 

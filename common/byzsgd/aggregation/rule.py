@@ -150,6 +150,16 @@ def refuse_non_finite(rows: Sequence[Row]) -> None:
             raise AggregationError(f"row {index} has a coordinate that is not finite")
 
 
+def every_row(rows: Sequence[Row]) -> tuple[int, ...]:
+    """The indices of all rows: what a rule selects where nobody may lie.
+
+    Raises:
+        AggregationError: If a row is not finite, which no distance has shown.
+    """
+    refuse_non_finite(rows)
+    return tuple(range(len(rows)))
+
+
 def _described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.shape} {value.dtype}"
