@@ -42,6 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real daemons come first and one after another; the rest fills the other cores."""
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
+    for item in items:
+        if item.get_closest_marker("processes"):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
+
 def _value(vector: Vector | None) -> str:
     return "none" if vector is None else ",".join(f"{coordinate:g}" for coordinate in vector)
 
