@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzsgd.cluster import NODES_MAX, Cluster, Member, Role, nearest
+from byzsgd.cluster import MEMBER_TEXTS, NODES_MAX, Cluster, Member, Role, nearest
 from byzsgd.errors import ClusterError
 
 KEY = "0123456789abcdefghijABCDEFGHIJ.-:+=^!/*?"
@@ -395,7 +395,7 @@ def test_a_wrong_field_of_a_node_is_shown_with_what_would_be_right(
     )
 
 
-@pytest.mark.parametrize("field", [f.name for f in fields(Member)])
+@pytest.mark.parametrize("field", MEMBER_TEXTS)
 def test_fields_of_a_node_are_texts(field: str) -> None:
     """A number where a text belongs is named first."""
     assert problems(with_node(**{field: 1}))[0] == f"nodes[0].{field}: found 1; must be a text"
@@ -453,7 +453,7 @@ values = st.recursive(
     max_leaves=4,
 )
 nodes = st.lists(
-    st.dictionaries(st.sampled_from([f.name for f in fields(Member)]) | words, values),
+    st.dictionaries(st.sampled_from([*MEMBER_TEXTS, "admitted"]) | words, values),
     max_size=4,
 )
 
@@ -547,11 +547,30 @@ def test_where_a_node_is_reached_is_not_agreed_on() -> None:
     assert one.digest() == other.digest()
 
 
-@pytest.mark.parametrize(
-    "changes", [{"public_key": key_of(77)}, {"id": "s9"}, {"role": "worker", "id": "w9"}]
-)
+@pytest.mark.parametrize("changes", [{"public_key": key_of(77)}, {"admitted": False}])
+def test_who_may_connect_is_not_agreed_on(changes: dict[str, object]) -> None:
+    """A new key reaches the nodes one after the other, and each shuts out whom it will."""
+    one = Cluster.from_mapping(file())
+    other = Cluster.from_mapping(with_node(**changes))
+
+    assert one != other
+    assert one.digests() == other.digests()
+
+
+def test_a_node_is_admitted_unless_the_file_says_otherwise() -> None:
+    """Only true and false say so; a node that is not admitted counts among the n all the same."""
+    shut_out = Cluster.from_mapping(with_node(admitted=False))
+
+    assert [node.admitted for node in shut_out.nodes].count(False) == 1
+    assert all(node.admitted for node in Cluster.from_mapping(file()).nodes)
+    assert shut_out.n_servers == Cluster.from_mapping(file()).n_servers
+    (problem,) = problems(with_node(admitted="no"))
+    assert problem == "nodes[0].admitted: found 'no'; must be true or false"
+
+
+@pytest.mark.parametrize("changes", [{"id": "s9"}, {"role": "worker", "id": "w9"}])
 def test_who_takes_part_is_agreed_on(changes: dict[str, str]) -> None:
-    """Another key, name or role of one node is another cluster."""
+    """Another name or role of one node is another cluster."""
     one = Cluster.from_mapping(file(6))
     mapping = file(6)
     mapping["nodes"][5] |= changes
@@ -570,5 +589,5 @@ def test_equal_numbers_have_equal_digests_however_they_are_written() -> None:
 
 def test_digests_are_the_same_on_every_machine_and_in_every_version() -> None:
     """A fixed file has a fixed digest: nothing of it depends on the process."""
-    assert Cluster.from_mapping(file()).digest().hex() == "5f62d3b1bf69d169d68366af31225ee8"
+    assert Cluster.from_mapping(file()).digest().hex() == "1b0d7360f1cae9af4f432997590285da"
     assert Cluster.from_mapping(file()).digest("task").hex() == "b89418bb92ca29ef3481954dac872e65"

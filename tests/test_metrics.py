@@ -67,7 +67,6 @@ STATISTICS = Statistics(
     bytes={("gradient", "received"): 500, ("model", "sent"): 200},
     dropped={("s2", "gather"): 3},
     refused={("w4", Reason.NON_FINITE): 2, (STRANGER, Reason.STRANGER): 7},
-    throttled={},
     last_seen={},
     boot={},
     connected=frozenset({"s2", "s3"}),

@@ -80,6 +80,9 @@ class Member:
     takes gradients and pulls. Workers only dial out."""
     http: str = ""
     """``host:port`` of the node's /metrics, /healthz, /readyz and /status; empty for none."""
+    admitted: bool = True
+    """Whether this node lets that one connect, and dials it; it counts as silent otherwise. Each
+    node's own decision, like addresses: false keeps a stolen key out until there is a new one."""
 
     @property
     def publish_endpoint(self) -> tuple[str, int]:
@@ -216,7 +219,9 @@ class Cluster:
         agreed["task_options"] = dict(self.task_options)
         agreed["pre_steps"] = list(self.pre_steps)
         # Addresses may be written differently on both sides of a NAT: who takes part is agreed.
-        agreed["nodes"] = sorted((n.id, n.role.value, n.public_key) for n in self.nodes)
+        # Keys are not: a wrong one proves itself by letting nobody in, and a new one would
+        # otherwise have to reach all nodes at once, with everything stopped.
+        agreed["nodes"] = sorted((n.id, n.role.value) for n in self.nodes)
         return agreed
 
     @staticmethod
@@ -256,6 +261,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(choices) or 'none'}"
 
+
+MEMBER_TEXTS = ("id", "role", "public_key", "address", "http")
+"""Keys of a node that hold texts."""
 
 BOUND_KEYS = ("nodes", "variant", "f_servers", "f_workers", "server_quorum", "worker_quorum")
 """What the bounds are about: where one of these is wrong, the bounds cannot be told yet."""
@@ -461,12 +469,15 @@ class _Reader:
         before = len(self.problems)
         self.known(table, [f.name for f in fields(Member)], where)
         texts = {}
-        for f in fields(Member):
-            value = table.get(f.name, "")
+        for name in MEMBER_TEXTS:
+            value = table.get(name, "")
             if not isinstance(value, str):
-                self.wrong(where + f.name, value, "a text")
+                self.wrong(where + name, value, "a text")
                 value = ""
-            texts[f.name] = value
+            texts[name] = value
+        admitted = table.get("admitted", True)
+        if not isinstance(admitted, bool):
+            self.wrong(where + "admitted", admitted, "true or false")
         if not ID_PATTERN.fullmatch(texts["id"]):
             right = "a lower-case letter and up to 31 more of a-z 0-9 . _ -"
             self.wrong(where + "id", texts["id"], right)
@@ -486,7 +497,7 @@ class _Reader:
                 self.wrong(where + name, address, f"host:port with a port of 1 to {last}")
         if len(self.problems) > before:
             return None
-        return Member(role=Role(texts.pop("role")), **texts)
+        return Member(role=Role(texts.pop("role")), admitted=admitted, **texts)
 
     def unique(self, members: Sequence[Member]) -> None:
         """Identities, keys and ports must each name one node: a shared one would share votes."""

@@ -112,7 +112,6 @@ def no_statistics() -> Statistics:
         bytes=Counter(),
         dropped={},
         refused={},
-        throttled={},
         last_seen={},
         boot={},
         connected=frozenset(),

@@ -30,7 +30,6 @@ STATISTICS = Statistics(
     bytes={("model", "sent"): 4},
     dropped={("w0", "model"): 1},
     refused={("w0", Reason.NON_FINITE): 1},
-    throttled={"w0": 1},
     last_seen={"w0": 0.0},
     boot={"w0": bytes(8)},
     connected=frozenset({"s1"}),

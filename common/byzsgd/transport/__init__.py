@@ -8,14 +8,33 @@ from byzsgd.transport.base import (
     Transport,
     TransportError,
 )
-from byzsgd.transport.zeromq import ZeroMQ
+from byzsgd.transport.guard import (
+    CONNECTIONS_MAX,
+    LOGIN_BYTES,
+    POLL_SECONDS,
+    SPARE_BYTES,
+    STRANGERS_MAX,
+    SUBSCRIPTION_BYTES,
+    identity_bytes,
+    message_bytes,
+)
+from byzsgd.transport.zeromq import ZeroMQ, queue_messages
 
 __all__ = [
+    "CONNECTIONS_MAX",
+    "LOGIN_BYTES",
+    "POLL_SECONDS",
+    "SPARE_BYTES",
     "STRANGER",
+    "STRANGERS_MAX",
+    "SUBSCRIPTION_BYTES",
     "Direction",
     "Handlers",
     "Statistics",
     "Transport",
     "TransportError",
     "ZeroMQ",
+    "identity_bytes",
+    "message_bytes",
+    "queue_messages",
 ]

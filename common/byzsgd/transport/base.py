@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from byzsgd.cluster import Cluster
 from byzsgd.errors import ByzsgdError
 from byzsgd.messages import Message, Reason
 
@@ -64,9 +65,7 @@ class Statistics:
     a full queue loses of a publication is not known to the sender."""
     refused: Mapping[tuple[str, Reason], int]
     """What was refused before it was a message, by peer and reason: strangers, failed handshakes,
-    and frames that cannot be read."""
-    throttled: Mapping[str, int]
-    """Connections turned away by peer because it logs in too often."""
+    logins that came too often, floods, and frames that cannot be read."""
     last_seen: Mapping[str, float]
     """The event loop's time at which each peer last sent anything."""
     boot: Mapping[str, Boot]
@@ -98,6 +97,18 @@ class Transport(Protocol):
         """Send a message from a server to every worker that listens, and to nobody else.
 
         Its vector must never change afterwards: it may still be on its way when this returns.
+        """
+
+    def admit(self, cluster: Cluster) -> frozenset[str]:
+        """From now on, count the keys of another version of the cluster file.
+
+        Nothing counts any more that a key has sent which does not count any more.
+
+        Args:
+            cluster: As before, but for ``public_key`` and ``admitted`` of other nodes than this.
+
+        Returns:
+            The identities that this changes something for.
         """
 
     def statistics(self) -> Statistics:

@@ -1,13 +1,13 @@
-"""Who may connect: a ZAP handler that maps CURVE keys to identities.
+"""Who may connect: a ZAP handler that lets in the keys of a roster.
 
-libzmq asks it at every login on a bound socket, and puts the identity that it answers on every
-message of that connection. It runs in a thread of its own, so that logins do not wait while the
-event loop does.
+libzmq asks it at every login on a bound socket, and puts what it answers, the public key, on every
+message of that connection. The key and not its owner's identity, so that whose a message is, and
+whether it still counts, is decided when it is read. The handler runs in a thread of its own, so
+that logins do not wait while the event loop does.
 """
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -17,11 +17,10 @@ from zmq.utils import z85
 
 from byzsgd.messages import Reason
 from byzsgd.transport.base import STRANGER
+from byzsgd.transport.refusals import Bans, Refusals
+from byzsgd.transport.roster import Roster
 
 ENDPOINT = "inproc://zeromq.zap.01"
-
-REPORT_SECONDS = 1.0
-"""Refusals of one peer for one reason are counted always, and reported this often at most."""
 
 LOGINS_BURST = 20
 """Logins of one identity in one domain that are let in without a pause: reconnecting to all that
@@ -35,7 +34,7 @@ ADMITTED, NOT_NOW = b"200", b"300"
 """Status codes of ZAP. Not 400: after that, libzmq's client would never dial again, although the
 cluster file of this node may know its key tomorrow."""
 
-Report: TypeAlias = Callable[[str, Reason, str], None]
+LetIn: TypeAlias = Callable[[str, str, str], None]
 
 
 class Doorkeeper:
@@ -44,26 +43,27 @@ class Doorkeeper:
     def __init__(
         self,
         context: "zmq.Context[Any]",
-        identities: Mapping[str, str],
+        roster: Roster,
         admitted: Mapping[str, frozenset[str]],
-        report: Report,
+        refusals: Refusals,
+        let_in: LetIn,
     ) -> None:
         """Start to answer; from here on, sockets of the context may be bound.
 
         Args:
             context: The one whose bound sockets ask.
-            identities: For each public key (Z85) the identity that it proves.
-            admitted: For each ZAP domain the identities that may connect.
-            report: Called in the handler's thread with peer, reason and detail of a refusal.
+            roster: Whose keys count.
+            admitted: For each ZAP domain the identities that may connect, if their keys count.
+            refusals: Told of everybody who is turned away.
+            let_in: Called in the handler's thread with domain, address and identity of a login.
         """
-        self._identities = identities
+        self._roster = roster
         self._admitted = admitted
-        self._report = report
-        self._reported: dict[tuple[str, Reason], float] = {}
+        self._refusals = refusals
+        self._tell = let_in
         self._logins: dict[tuple[str, str], tuple[float, float]] = {}
+        self._bans = Bans()
         self._lock = threading.Lock()
-        self._refused: Counter[tuple[str, Reason]] = Counter()
-        self._throttled: Counter[str] = Counter()
         # A plain socket, also where those of the context are asyncio's.
         own: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(context.underlying)
         self._socket = own.socket(zmq.REP)
@@ -72,10 +72,10 @@ class Doorkeeper:
         self._thread = threading.Thread(target=self._run, name="zap", daemon=True)
         self._thread.start()
 
-    def counts(self) -> tuple[Counter[tuple[str, Reason]], Counter[str]]:
-        """Refusals by peer and reason, and by peer the logins that came too often."""
+    def ban(self, identity: str) -> None:
+        """Turn an identity's logins away for a while, in every domain; may be called anywhere."""
         with self._lock:
-            return self._refused.copy(), self._throttled.copy()
+            self._bans.add(identity, time.monotonic())
 
     def join(self) -> None:
         """Wait for the thread, which ends when the context is terminated."""
@@ -100,34 +100,31 @@ class Doorkeeper:
         """The reply to a request, as ZAP (ZeroMQ RFC 27) lays them out."""
         assert mechanism == b"CURVE", mechanism
         key = z85.encode(proof[0]).decode()
-        identity = self._let_in(key, domain.decode(), address.decode(), time.monotonic())
-        status = NOT_NOW if identity is None else ADMITTED
-        return [version, request, status, b"", (identity or "").encode(), b""]
+        if self._lets_in(key, domain.decode(), address.decode(), time.monotonic()):
+            return [version, request, ADMITTED, b"", key.encode(), b""]
+        return [version, request, NOT_NOW, b"", b"", b""]
 
-    def _let_in(self, key: str, domain: str, address: str, now: float) -> str | None:
-        """The identity to let in, or None."""
-        identity = self._identities.get(key)
+    def _lets_in(self, key: str, domain: str, address: str, now: float) -> bool:
+        identity = self._roster.owner(key)
         if identity is None:
-            self._refuse(STRANGER, Reason.STRANGER, f"key {key} from {address}", now)
-            return None
-        if identity not in self._admitted[domain]:
-            self._refuse(identity, Reason.WRONG_ROLE, f"may not listen to {domain}", now)
-            return None
-        if not self._take_token((domain, identity), now):
-            with self._lock:
-                self._throttled[identity] += 1
-            return None
-        return identity
+            former = self._roster.former_owner(key)
+            reason = Reason.STRANGER if former is None else Reason.NOT_ADMITTED
+            self._refusals.count(former or STRANGER, reason, f"key {key} from {address}")
+        elif identity not in self._admitted[domain]:
+            self._refusals.count(identity, Reason.WRONG_ROLE, f"may not listen to {domain}")
+        elif self._is_banned(identity, now) or not self._take_token((domain, identity), now):
+            self._refusals.count(identity, Reason.THROTTLED, f"a login to {domain}, from {address}")
+        else:
+            self._tell(domain, address, identity)
+            return True
+        return False
+
+    def _is_banned(self, identity: str, now: float) -> bool:
+        with self._lock:
+            return self._bans.holds(identity, now)
 
     def _take_token(self, login: tuple[str, str], now: float) -> bool:
         tokens, since = self._logins.get(login, (float(LOGINS_BURST), now))
         tokens = min(tokens + (now - since) * LOGINS_PER_SECOND, float(LOGINS_BURST))
         self._logins[login] = (tokens - (tokens >= 1), now)
         return tokens >= 1
-
-    def _refuse(self, peer: str, reason: Reason, detail: str, now: float) -> None:
-        with self._lock:
-            self._refused[peer, reason] += 1
-        if now - self._reported.get((peer, reason), -REPORT_SECONDS) >= REPORT_SECONDS:
-            self._reported[peer, reason] = now
-            self._report(peer, reason, detail)

@@ -2,16 +2,17 @@
 
 Sockets, by role::
 
-    server      PUB (bound): its models, to workers       ROUTER (bound): everything else
+    server      XPUB (bound): its models, to workers      ROUTER (bound): everything else
                 a DEALER to every other server's ROUTER
     worker      a SUB and a DEALER to every server
     operator    a DEALER to every server
 
 One SUB and one DEALER per server, each with that server's key pinned, because a socket connected
-to two servers cannot tell them apart. On a ROUTER the sender is the ``User-Id`` that the
-``Doorkeeper`` answered for its key. No routing id is ever set or believed: a second connection
+to two servers cannot tell them apart. On bound sockets the sender is whoever owns the key that the
+``Doorkeeper`` answered as ``User-Id``. No routing id is ever set or believed: a second connection
 with a claimed one would mute or hijack the first. They serve to answer on, and the last one that
-an identity was seen with is used.
+an identity was seen with is used. The PUB is an XPUB, which says what its peers subscribe to: a
+PUB keeps a hundred thousand topics and says nothing. A ``Guard`` watches all connections.
 """
 
 import asyncio
@@ -19,20 +20,30 @@ import ipaddress
 import random
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
 import zmq
 import zmq.asyncio
-from zmq.utils.monitor import parse_monitor_message
 
 from byzsgd.cluster import Cluster, Member, Role
 from byzsgd.errors import WireError
 from byzsgd.messages import Message, Reason
-from byzsgd.transport.base import Boot, Direction, Handlers, Statistics, TransportError
+from byzsgd.transport.base import (
+    STRANGER,
+    Boot,
+    Direction,
+    Handlers,
+    Statistics,
+    TransportError,
+)
+from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, Watched, identity_bytes, wire_bytes
 from byzsgd.transport.keys import public_of
-from byzsgd.transport.zap import REPORT_SECONDS, Doorkeeper
+from byzsgd.transport.refusals import Bans, Refusals
+from byzsgd.transport.roster import Roster
+from byzsgd.transport.zap import Doorkeeper
 from byzsgd.wire import (
     BOOT_BYTES,
     FRAME_BYTES,
@@ -50,8 +61,11 @@ SECONDS = 1000  # libzmq counts milliseconds.
 TOPIC = b"m"
 """Of published models; there is no other."""
 
+SUBSCRIBED, UNSUBSCRIBED = b"\x01", b"\x00"
+"""What an XPUB puts before a topic."""
+
 DOMAIN_MODELS = "models"
-"""ZAP domain of the PUB: servers and workers."""
+"""ZAP domain of the XPUB: servers and workers."""
 DOMAIN_REQUESTS = "requests"
 """ZAP domain of the ROUTER: every node of the cluster file."""
 
@@ -77,7 +91,7 @@ FRAME_BYTES_MAX = FRAME_BYTES + KIB
 its first frame can make the node hold this much."""
 
 SUBSCRIPTION_BYTES_MAX = KIB
-"""Longest frame that a PUB takes in: a login fits, and a megabyte of topic does not."""
+"""Longest frame that an XPUB takes in: a login fits, and a megabyte of topic does not."""
 
 HANDSHAKE_MS = 5 * SECONDS
 """A login not finished after this is given up, by both sides. It is also how long somebody who was
@@ -101,24 +115,23 @@ each socket, so that the peers of a restarted node do not come back all at once;
 BACKLOG = 1024
 """Connections that wait to be accepted: after a restart all peers come within a second."""
 
-SOCKETS_PER_SERVER = 4
-"""A SUB, a DEALER, and the two ends of its monitor."""
+SOCKETS_PER_SERVER = 12
+"""A SUB, a DEALER, the two ends of their monitors, and all that once more while it is redialled."""
 
 INLINE_BYTES = 256 * KIB
 """A payload up to this is copied on the event loop; a trip through a thread costs more."""
 
-MONITORED = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_DISCONNECTED
-)
-"""What a DEALER tells about its connection. Never ACCEPT_FAILED: it comes 100,000 times a minute
-when file descriptors run out."""
-
 DISCARDED_AT_ONCE = 1000
 """Frames of an overlong message that are thrown away before the event loop gets its turn."""
+
+
+def queue_messages(d: int) -> int:
+    """Messages that wait in a queue of models to send, or of anything received.
+
+    Args:
+        d: Coordinates of every vector.
+    """
+    return QUEUE_MESSAGES // (2 if 4 * d > LARGE_BYTES else 1)
 
 
 class ZeroMQ:
@@ -160,9 +173,9 @@ class ZeroMQ:
         self._handlers = handlers
         self._bind_host = bind_host
         self._io_threads = io_threads
-        large = 4 * d > LARGE_BYTES
-        self._queue = QUEUE_MESSAGES // (2 if large else 1)
-        self._request_queue = REQUEST_QUEUE_MESSAGES // (2 if large else 1)
+        self._queue = queue_messages(d)
+        self._request_queue = REQUEST_QUEUE_MESSAGES * self._queue // QUEUE_MESSAGES
+        self._roster = Roster(cluster)
         self._frames_max = 1 + frame_count(d)  # One more: a routing id or the topic.
 
         self._context: zmq.asyncio.Context | None = None
@@ -171,17 +184,20 @@ class ZeroMQ:
         self._router: zmq.asyncio.Socket | None = None
         self._dealers: dict[str, zmq.asyncio.Socket] = {}
         self._subscribers: dict[str, zmq.asyncio.Socket] = {}
-        self._monitors: dict[str, zmq.asyncio.Socket] = {}
         self._routes: dict[str, bytes] = {}
+        self._redials: dict[str, asyncio.TimerHandle] = {}
+        self._bans = Bans()
+        self._tasks: asyncio.TaskGroup | None = None
 
         self._messages: Counter[tuple[str, Direction]] = Counter()
         self._bytes: Counter[tuple[str, Direction]] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._refused: Counter[tuple[str, Reason]] = Counter()
+        # Of connections: counted in other threads, and told of by the second.
+        self._refusals = Refusals(self._turned_away)
         self._last_seen: dict[str, float] = {}
         self._boot_of: dict[str, Boot] = {}
         self._connected: set[str] = set()
-        self._handshake_reported: dict[str, float] = {}
 
     # Opening and closing
 
@@ -195,6 +211,7 @@ class ZeroMQ:
         self._loop = asyncio.get_running_loop()
         self._context = zmq.asyncio.Context(self._io_threads)
         self._context.set(zmq.MAX_SOCKETS, 16 + SOCKETS_PER_SERVER * self._cluster.n_servers)
+        self._guard = Guard(self._context, len(self._cluster.nodes), self._refusals)
         try:
             if self._member.role is Role.SERVER:
                 self._listen()
@@ -209,15 +226,15 @@ class ZeroMQ:
         """Give back every socket, at once: what is still on its way is lost."""
         if self._context is None:
             return
-        for dealer in self._dealers.values():
-            # A monitor's endpoint is named by a file descriptor, which a later socket may get.
-            dealer.disable_monitor()
-        sockets = [self._publisher, self._router, *self._dealers.values()]
-        sockets += [*self._subscribers.values(), *self._monitors.values()]
+        for redial in self._redials.values():
+            redial.cancel()
+        sockets = [self._publisher, self._router]
+        sockets += [*self._dealers.values(), *self._subscribers.values()]
         for socket in sockets:
             if socket is not None:
                 socket.close(linger=0)
         self._context.term()
+        self._guard.join()
         if self._doorkeeper is not None:
             self._doorkeeper.join()
         self._context = None
@@ -228,18 +245,28 @@ class ZeroMQ:
         operators = frozenset(node.id for node in nodes if node.role is Role.OPERATOR)
         self._doorkeeper = Doorkeeper(
             self._existing_context,
-            {node.public_key: node.id for node in nodes},
+            self._roster,
             {DOMAIN_MODELS: everyone - operators, DOMAIN_REQUESTS: everyone},
-            self._turned_away,
+            self._refusals,
+            self._guard.logged_in,
         )
-        self._publisher = self._socket(zmq.PUB, self._queue, SUBSCRIPTION_BYTES_MAX)
+        self._publisher = self._socket(zmq.XPUB, self._queue, SUBSCRIPTION_BYTES_MAX)
         self._router = self._socket(zmq.ROUTER, self._request_queue, FRAME_BYTES_MAX)
         # A peer that is gone or slow is then an error to count, and not silence.
         self._router.router_mandatory = 1
-        self._bind(self._publisher, DOMAIN_MODELS, self._member.publish_endpoint)
-        self._bind(self._router, DOMAIN_REQUESTS, self._member.request_endpoint)
+        self._bind(
+            self._publisher, DOMAIN_MODELS, self._member.publish_endpoint, SUBSCRIPTION_BYTES
+        )
+        self._bind(self._router, DOMAIN_REQUESTS, self._member.request_endpoint, self._budget)
 
-    def _bind(self, socket: zmq.asyncio.Socket, domain: str, endpoint: tuple[str, int]) -> None:
+    @property
+    def _budget(self) -> int:
+        return identity_bytes(self._d, self._queue)
+
+    def _bind(
+        self, socket: zmq.asyncio.Socket, domain: str, endpoint: tuple[str, int], budget: int
+    ) -> None:
+        assert self._doorkeeper is not None
         host, port = endpoint
         host = self._bind_host or (host if _is_address(host) else "*")
         socket.curve_server = True
@@ -249,6 +276,10 @@ class ZeroMQ:
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.ipv6 = ":" in host
         address = f"tcp://{host}:{port}"
+        self._guard.watch(
+            socket,
+            Watched(name=domain, bound=True, port=port, budget=budget, on_cut=self._doorkeeper.ban),
+        )
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -257,22 +288,60 @@ class ZeroMQ:
             ) from None
 
     def _dial(self, server: str) -> None:
+        """Dial a server, unless it is not admitted."""
+        self._redials.pop(server, None)
         node = self._cluster.node(server)
         assert node is not None
+        assert server not in self._dealers
+        if not node.admitted:
+            return
         dealer = self._socket(zmq.DEALER, self._request_queue, FRAME_BYTES_MAX)
         self._dealers[server] = dealer
         # Nothing queues for a peer that is away: it would arrive stale.
         dealer.immediate = 1
-        self._monitors[server] = dealer.get_monitor_socket(MONITORED)
-        self._connect(dealer, node, node.request_endpoint)
+        heard = partial(self._heard_of, server, dealer)
+        self._connect(
+            dealer,
+            node,
+            node.request_endpoint,
+            lambda event: self._loop.call_soon_threadsafe(heard, event),
+        )
         if self._member.role is Role.WORKER:
             subscriber = self._socket(zmq.SUB, self._queue, FRAME_BYTES_MAX)
             self._subscribers[server] = subscriber
             subscriber.subscribe(TOPIC)
             self._connect(subscriber, node, node.publish_endpoint)
+        if self._tasks is not None:
+            self._listen_to(server, self._tasks)
 
-    def _connect(self, socket: zmq.asyncio.Socket, node: Member, endpoint: tuple[str, int]) -> None:
+    def _hang_up(self, server: str) -> None:
+        """End the connections to a server; what came through them and was not read is lost."""
+        for sockets in (self._dealers, self._subscribers):
+            if (socket := sockets.pop(server, None)) is not None:
+                socket.close(linger=0)
+        if server in self._connected:
+            self._connected.remove(server)
+            self._handlers.disconnected(server)
+
+    def _connect(
+        self,
+        socket: zmq.asyncio.Socket,
+        node: Member,
+        endpoint: tuple[str, int],
+        on_event: Callable[[int], object] | None = None,
+    ) -> None:
         host, port = endpoint
+        self._guard.watch(
+            socket,
+            Watched(
+                name=node.id,
+                bound=False,
+                port=port,
+                budget=self._budget,
+                on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
+                on_event=on_event,
+            ),
+        )
         socket.curve_publickey = self._member.public_key.encode()
         socket.curve_secretkey = self._secret_key.encode()
         socket.curve_serverkey = node.public_key.encode()
@@ -308,6 +377,40 @@ class ZeroMQ:
         assert self._context is not None, "not open"
         return self._context
 
+    # Who may connect
+
+    def admit(self, cluster: Cluster) -> frozenset[str]:
+        """From now on, count the keys of another version of the cluster file.
+
+        Connections of keys that no longer count are cut at once, and nothing that came through
+        them is taken any more; servers whose key has changed are dialled again.
+
+        Args:
+            cluster: As before, but for ``public_key`` and ``admitted`` of other nodes than this.
+
+        Returns:
+            The identities that this changes something for.
+        """
+        self._cluster = cluster
+        changed = self._roster.replace(cluster)
+        for peer in sorted(changed):
+            self._routes.pop(peer, None)
+            self._guard.cut(peer)
+            if peer in cluster.servers and peer != self._member.id:
+                if (redial := self._redials.pop(peer, None)) is not None:
+                    redial.cancel()
+                self._hang_up(peer)
+                self._dial(peer)
+        return changed
+
+    def _leave_alone(self, server: str) -> None:
+        """Hang up on a server that sent too much, and dial it again after a while."""
+        if self._context is None or server not in self._dealers:
+            return
+        self._hang_up(server)
+        seconds = self._bans.add(server, self._loop.time())
+        self._redials[server] = self._loop.call_later(seconds, self._dial, server)
+
     # Sending
 
     def send(self, peers: Sequence[str], message: Message) -> None:
@@ -338,8 +441,9 @@ class ZeroMQ:
         return KIND_OF[type(message)].value, sum(map(len, frames)), frames
 
     def _send(self, peer: str, frames: list[zmq.Frame]) -> bool:
-        if peer in self._dealers:
-            return _send_now(self._dealers[peer], frames)
+        if peer in self._cluster.servers:
+            # Not before the handlers know: what they say first is to be the first that is heard.
+            return peer in self._connected and _send_now(self._dealers[peer], frames)
         assert self._router is not None, f"{self._member.id} has no way to {peer}"
         route = self._routes.get(peer)
         return route is not None and _send_now(self._router, [route, *frames])
@@ -351,31 +455,74 @@ class ZeroMQ:
         async with asyncio.TaskGroup() as tasks:
             if self._router is not None:
                 tasks.create_task(self._receive_requests(self._router))
-            for server, dealer in self._dealers.items():
-                tasks.create_task(self._receive_answers(server, dealer))
-            for server, subscriber in self._subscribers.items():
-                tasks.create_task(self._receive_models(server, subscriber))
-            for server, monitor in self._monitors.items():
-                tasks.create_task(self._watch(server, monitor))
+            if self._publisher is not None:
+                tasks.create_task(self._receive_subscriptions(self._publisher))
+            for server in self._dealers:
+                self._listen_to(server, tasks)
+            self._tasks = tasks
+
+    def _listen_to(self, server: str, tasks: asyncio.TaskGroup) -> None:
+        """Receive from a server that was dialled, until it is hung up on."""
+        tasks.create_task(self._receive_answers(server, self._dealers[server]))
+        if server in self._subscribers:
+            tasks.create_task(self._receive_models(server, self._subscribers[server]))
 
     async def _receive_requests(self, router: zmq.asyncio.Socket) -> None:
         while True:
             route, *frames = await self._next(router)
-            peer = cast(str, route.get("User-Id"))
+            key = cast(str, route.get("User-Id"))
+            peer = self._roster.owner(key)
+            if peer is None:
+                self._refuse_key(key, route)
+                continue
+            self._delivered(route, peer, frames)
             self._routes[peer] = route.bytes
-            await self._take(peer, frames)
+            await self._take(peer, frames, lambda: self._roster.owner(key) == peer)  # noqa: B023
+
+    async def _receive_subscriptions(self, publisher: zmq.asyncio.Socket) -> None:
+        """Make sure that nobody subscribes to anything but models."""
+        while True:
+            frame, *more = await self._next(publisher)
+            if frame.bytes[:1] == UNSUBSCRIBED and not more:
+                continue  # libzmq says it of connections that are gone, and not whose they were.
+            key = cast(str, frame.get("User-Id"))
+            peer = self._roster.owner(key)
+            if peer is None:
+                self._refuse_key(key, frame)
+            elif frame.bytes == SUBSCRIBED + TOPIC and not more:
+                self._delivered(frame, peer, [frame])
+            else:
+                assert self._doorkeeper is not None
+                self._refuse(peer, Reason.MALFORMED, "other than a subscription to models")
+                self._guard.cut_connection(frame.get(zmq.SRCFD))
+                self._doorkeeper.ban(peer)
 
     async def _receive_answers(self, server: str, dealer: zmq.asyncio.Socket) -> None:
         while True:
-            await self._take(server, await self._next(dealer))
+            frames = await self._next(dealer)
+            self._delivered(frames[0], server, frames)
+            await self._take(server, frames, lambda: self._dealers.get(server) is dealer)
 
     async def _receive_models(self, server: str, subscriber: zmq.asyncio.Socket) -> None:
         while True:
             topic, *frames = await self._next(subscriber)
+            self._delivered(topic, server, [topic, *frames])
             if topic.bytes == TOPIC:
-                await self._take(server, frames)
+                await self._take(
+                    server, frames, lambda: self._subscribers.get(server) is subscriber
+                )
             else:
                 self._refuse(server, Reason.MALFORMED, "another topic")
+
+    def _delivered(self, first: zmq.Frame, peer: str, frames: Sequence[zmq.Frame]) -> None:
+        """Tell the guard of frames that came whole; the first one knows the connection."""
+        self._guard.delivered(first.get(zmq.SRCFD), peer, wire_bytes(map(len, frames)))
+
+    def _refuse_key(self, key: str, frame: zmq.Frame) -> None:
+        """Refuse a message of a key that has been let in, and does not count any more."""
+        former = self._roster.former_owner(key) or STRANGER
+        self._refuse(former, Reason.NOT_ADMITTED, f"key {key}")
+        self._guard.cut_connection(frame.get(zmq.SRCFD))
 
     async def _next(self, socket: zmq.asyncio.Socket) -> list[zmq.Frame]:
         """The next message, frame by frame, without the frames that are too many.
@@ -397,7 +544,9 @@ class ZeroMQ:
                 await asyncio.sleep(0)
         return frames
 
-    async def _take(self, peer: str, frames: list[zmq.Frame]) -> None:
+    async def _take(
+        self, peer: str, frames: list[zmq.Frame], still_counts: Callable[[], bool]
+    ) -> None:
         """Make a message of frames, and hand it over; a large payload is copied in a thread."""
         self._last_seen[peer] = self._loop.time()
         buffers = [frame.buffer for frame in frames]
@@ -405,6 +554,9 @@ class ZeroMQ:
             header = decode_header(buffers, self._d)
             if header.payload_bytes > INLINE_BYTES:
                 received = await self._loop.run_in_executor(None, complete, header, buffers)
+                if not still_counts():
+                    self._refuse(peer, Reason.NOT_ADMITTED, "its key has changed meanwhile")
+                    return
             else:
                 received = complete(header, buffers)
         except WireError as error:
@@ -420,50 +572,40 @@ class ZeroMQ:
         self._handlers.refused(peer, reason, detail)
 
     def _turned_away(self, peer: str, reason: Reason, detail: str) -> None:
-        """Called by the doorkeeper, in its thread; it has counted the refusal already."""
+        """Called in any thread; the refusal is counted already."""
         self._loop.call_soon_threadsafe(self._tell_turned_away, peer, reason, detail)
 
     def _tell_turned_away(self, peer: str, reason: Reason, detail: str) -> None:
         if self._context is not None:
             self._handlers.refused(peer, reason, detail)
 
-    async def _watch(self, server: str, monitor: zmq.asyncio.Socket) -> None:
-        while True:
-            event = parse_monitor_message(await monitor.recv_multipart())["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._connected.add(server)
-                self._handlers.connected(server)
-            elif event != zmq.EVENT_DISCONNECTED:
-                self._handshake_failed(server)
-            elif server in self._connected:
-                self._connected.remove(server)
-                self._handlers.disconnected(server)
-
-    def _handshake_failed(self, server: str) -> None:
-        """Count it; it comes again with every attempt, and is told of once a second at most."""
-        self._refused[server, Reason.STRANGER] += 1
-        now = self._loop.time()
-        if now - self._handshake_reported.get(server, now - REPORT_SECONDS) >= REPORT_SECONDS:
-            self._handshake_reported[server] = now
+    def _heard_of(self, server: str, dealer: zmq.asyncio.Socket, event: int) -> None:
+        """Something has happened to the connection to a server; the guard heard it first."""
+        if self._context is None or self._dealers.get(server) is not dealer:
+            return
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._connected.add(server)
+            self._handlers.connected(server)
+        elif event != zmq.EVENT_DISCONNECTED:
             detail = (
                 "no handshake: it holds another key than the cluster file says, or refuses ours"
             )
-            self._handlers.refused(server, Reason.STRANGER, detail)
+            # It comes again with every attempt.
+            self._refusals.count(server, Reason.STRANGER, detail)
+        elif server in self._connected:
+            self._connected.remove(server)
+            self._handlers.disconnected(server)
 
     # Counting
 
     def statistics(self) -> Statistics:
         """What has been counted so far."""
-        refused, throttled = self._refused.copy(), Counter[str]()
-        if self._doorkeeper is not None:
-            turned_away, throttled = self._doorkeeper.counts()
-            refused += turned_away
+        refused = self._refused + self._refusals.counts()
         return Statistics(
             messages=MappingProxyType(self._messages.copy()),
             bytes=MappingProxyType(self._bytes.copy()),
             dropped=MappingProxyType(self._dropped.copy()),
             refused=MappingProxyType(refused),
-            throttled=MappingProxyType(throttled),
             last_seen=MappingProxyType(self._last_seen.copy()),
             boot=MappingProxyType(self._boot_of.copy()),
             connected=frozenset(self._connected),
