@@ -8,6 +8,7 @@ from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
 from byzsgd_daemons.initial import initial_model
 from byzsgd_daemons.logs import logger
+from byzsgd_daemons.reload import Reload
 
 
 async def serve(settings: config.Settings) -> None:
@@ -46,4 +47,4 @@ async def serve(settings: config.Settings) -> None:
     )
     host = Host(server, checkpoints=checkpoints, stop_seconds=settings.stop_seconds)
     transport = ZeroMQ(settings.id, cluster, secret, len(vector), host, bind_host=settings.bind)
-    await daemon.run(host, transport, http)
+    await daemon.run(host, transport, http, Reload(settings, cluster, transport))

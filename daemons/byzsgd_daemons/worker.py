@@ -7,6 +7,7 @@ from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
 from byzsgd_daemons.initial import period_of
+from byzsgd_daemons.reload import Reload
 
 
 async def serve(settings: config.Settings) -> None:
@@ -36,4 +37,4 @@ async def serve(settings: config.Settings) -> None:
     worker = worker_of(cluster, settings.id, gather_period=period, pull_after=settings.pull_after)
     host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
     transport = ZeroMQ(settings.id, cluster, secret, d, host)
-    await daemon.run(host, transport, http)
+    await daemon.run(host, transport, http, Reload(settings, cluster, transport))

@@ -8,6 +8,7 @@ from byzsgd.transport.base import (
     Transport,
     TransportError,
 )
+from byzsgd.transport.connection import SUPPORTED as WATCHES_MEMORY
 from byzsgd.transport.guard import (
     CONNECTIONS_MAX,
     LOGIN_BYTES,
@@ -28,6 +29,7 @@ __all__ = [
     "STRANGER",
     "STRANGERS_MAX",
     "SUBSCRIPTION_BYTES",
+    "WATCHES_MEMORY",
     "Direction",
     "Handlers",
     "Statistics",
