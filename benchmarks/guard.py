@@ -114,8 +114,8 @@ def named(net: Net) -> None:
 
 
 def tiny(net: Net) -> None:
-    """A worker whose message has three million empty frames."""
-    _endless(lambda: _dial(net, zmq.DEALER), [b""] * 3_000_000)
+    """A worker whose message has a million and a half empty frames."""
+    _endless(lambda: _dial(net, zmq.DEALER), [b""] * 1_500_000)
 
 
 def several(net: Net) -> None:
@@ -142,7 +142,7 @@ def subscriptions(net: Net) -> None:
         with subscriber:
             for number in range(200_000):
                 subscriber.subscribe(b"%064d" % number)
-            time.sleep(1)
+            time.sleep(10)
 
 
 def strangers(net: Net) -> None:
@@ -175,6 +175,7 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + by
 
 def _dial(net: Net, kind: int, first: Any = ()) -> "zmq.Socket[bytes]":
     dialled = net.socket(kind, "w1", "s1")
+    dialled.sndhwm = 0  # Of subscriptions, and of what comes in the meantime.
     dialled.connect(f"tcp://127.0.0.1:{net.port('s1') + (kind == zmq.DEALER)}")
     if first:
         with suppress(zmq.Again):
@@ -184,7 +185,7 @@ def _dial(net: Net, kind: int, first: Any = ()) -> "zmq.Socket[bytes]":
 
 def _endless(dial: Callable[[], "zmq.Socket[bytes]"], payload: list[bytes]) -> None:
     """Send one message after the other, each on a connection of its own."""
-    frames = [zmq.Frame(part) for part in payload]
+    frames = [zmq.Frame(payload[0])] * len(payload)
     while True:
         attacker = dial()
         monitor = attacker.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -296,8 +297,8 @@ class Outcome:
     refused: dict[str, int]
 
 
-async def measure(attack: str, guarded: bool, seconds: float) -> Outcome:
-    """Run one attack."""
+async def measure(attack: str, guarded: bool, seconds: float, until: str = "") -> Outcome:
+    """Run one attack, so long and until the node has refused something."""
     net = new_net()
     victim_id, peer_id = ("w1", "s2") if attack == "server" else ("s1", "w2")
     spawn = multiprocessing.get_context("spawn")
@@ -318,7 +319,7 @@ async def measure(attack: str, guarded: bool, seconds: float) -> Outcome:
         before = _kib(victim.pid, "VmRSS")
         attacker.start()
         began, steps = time.perf_counter(), iter(range(1, 1 << 30))
-        while time.perf_counter() - began < seconds:
+        while time.perf_counter() - began < seconds or (until and not await _counted(ours, until)):
             step = next(steps)
             asker.asked[step] = time.perf_counter()
             peer.send((victim_id,), Pull(step))
@@ -343,6 +344,11 @@ async def measure(attack: str, guarded: bool, seconds: float) -> Outcome:
         peer.close()
 
 
+async def _counted(node: Pipe, refusal: str) -> bool:
+    node.send("count")
+    return refusal in (await asyncio.to_thread(node.recv))[0]
+
+
 def _kib(pid: int | None, key: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(key))
@@ -353,6 +359,7 @@ def settings() -> argparse.Namespace:
     parser.add_argument("--attack", action="append", choices=ATTACKS, help="default: all")
     parser.add_argument("--guard", choices=("on", "off"), help="default: both")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each attack")
+    parser.add_argument("--until", default="", help="go on until this was counted: 'w1 flood'")
     parser.add_argument("--json", action="store_true", help="one line of JSON a run, no table")
     return parser.parse_args()
 
@@ -361,7 +368,8 @@ def rows(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Outcome]]:
     for attack in chosen.attack or ATTACKS:
         for guard in ("off", "on"):
             if chosen.guard in (None, guard):
-                yield attack, guard, asyncio.run(measure(attack, guard == "on", chosen.seconds))
+                run = measure(attack, guard == "on", chosen.seconds, chosen.until)
+                yield attack, guard, asyncio.run(run)
 
 
 def main() -> None:

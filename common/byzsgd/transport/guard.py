@@ -173,6 +173,7 @@ class Guard:
         self._names = count()
         self._watched: dict[zmq.Socket[bytes], Watched] = {}
         self._logins: deque[Login] = deque()
+        self._cut_at: dict[str, float] = {}
         self._orders: deque[Callable[[float], None]] = deque()
         self._poller = zmq.Poller()
         # Says that the context ends, also where nothing else is there to say it.
@@ -215,7 +216,8 @@ class Guard:
 
     def cut(self, peer: str) -> None:
         """End all connections of a peer, without blame: it may not be connected any more."""
-        self._orders.append(lambda _: self._cut_where(lambda found: found.peer == peer))
+        asked = time.monotonic()
+        self._orders.append(lambda _: self._cut_peer(peer, asked))
 
     def cut_connection(self, fd: int) -> None:
         """End one connection, without blame."""
@@ -303,6 +305,10 @@ class Guard:
             connection.credit = min(connection.credit + size, connection.received)
             connection.peer, connection.since = peer, now
 
+    def _cut_peer(self, peer: str, asked: float) -> None:
+        self._cut_at[peer] = asked
+        self._cut_where(lambda connection: connection.peer == peer)
+
     def _cut_where(self, condition: Callable[[Connection], bool]) -> None:
         for watched in self._watched.values():
             for connection in [each for each in watched.connections.values() if condition(each)]:
@@ -332,9 +338,11 @@ class Guard:
             if not connection.logged_in:
                 self._look_at_stranger(watched, connection, strangers, now)
                 continue
-            if not known:
-                connection.peer = self._who(watched.name, connection.address)
-            if now - connection.since > RENEW_SECONDS:
+            login = None if known else self._login_of(watched.name, connection.address)
+            if login is not None:
+                connection.peer = login.peer
+            before_cut = login is not None and login.at <= self._cut_at.get(login.peer, 0.0)
+            if before_cut or now - connection.since > RENEW_SECONDS:
                 connection.cut()
             pools[connection.peer].append(connection)
         self._thin(watched, strangers, self._crowd)
@@ -352,18 +360,17 @@ class Guard:
         else:
             strangers.append(connection)
 
-    def _who(self, domain: str, address: str) -> str | None:
-        """Whose connection it is that has just logged in, if it can only be one peer's.
+    def _login_of(self, domain: str, address: str) -> Login | None:
+        """The login of a connection that has just logged in, if it can only be one peer's.
 
         Several at one address that log in within one look may be mistaken for one another, so
         they stay unnamed until they speak.
         """
-        peers = {login.peer for login in self._logins if login.is_at(domain, address)}
-        if len(peers) != 1:
+        logins = [login for login in self._logins if login.is_at(domain, address)]
+        if len({login.peer for login in logins}) != 1:
             return None
-        peer = peers.pop()
-        self._use_login(domain, address, peer)
-        return peer
+        self._logins.remove(logins[0])
+        return logins[0]
 
     def _use_login(self, domain: str, address: str, peer: str) -> None:
         """A connection was found for a login."""
