@@ -1,0 +1,248 @@
+"""The guard against peers that libzmq's own limits do not stop, on real sockets."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from byzsgd.messages import Gradient, Pull, Reason
+from byzsgd.transport import CONNECTIONS_MAX, LOGIN_BYTES, STRANGER, STRANGERS_MAX, identity_bytes
+from byzsgd.transport.connection import SUPPORTED, Connection
+from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, message_bytes, wire_bytes
+from byzsgd.wire import encode
+
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="watching connections takes Linux's TCP_INFO")
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "guard.py"
+
+BOOT = b"8 bytes!"
+MIB = 1 << 20
+
+D_OF_BENCHMARK, QUEUE = 1_750_000, 2
+
+MARGIN_MIB = 64
+"""What may be held beyond the budget: what comes between two looks."""
+
+
+@pytest.mark.parametrize(
+    ("attack", "refusal", "budget"),
+    [
+        ("several", "w1 flood", identity_bytes(D_OF_BENCHMARK, QUEUE)),
+        ("server", "s1 flood", identity_bytes(D_OF_BENCHMARK, QUEUE)),
+        ("subscriptions", "w1 malformed", SUBSCRIPTION_BYTES),
+        ("strangers", "stranger flood", 0),
+        ("crowd", "stranger flood", 0),
+    ],
+)
+def test_memory_stays_bounded_and_others_are_served(attack, refusal, budget) -> None:
+    """Real processes: the attack is cut off and counted, and a correct peer has its answers."""
+    words = ["--attack", attack, "--guard", "on", "--seconds", "1", "--until", refusal, "--json"]
+    ran = subprocess.run(
+        [sys.executable, BENCHMARK, *words], capture_output=True, text=True, timeout=120, check=True
+    )
+    found = json.loads(ran.stdout)
+
+    assert found["refused"][refusal] > 0
+    assert found["peak_mib"] <= budget / MIB + MARGIN_MIB
+    assert found["answered"] > 0.5
+    if attack == "crowd":
+        assert found["descriptors"] <= STRANGERS_MAX * 2 + 300
+
+
+def test_every_byte_of_a_messages_frames_is_accounted_for(net, outsiders) -> None:
+    """However long frames are: or a correct peer would be over its budget one day."""
+    d = 300_000
+
+    async def main() -> None:
+        async with net.running("s1", d=d) as (s1, at_s1):
+            peer = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            peer.send_multipart(encode(Pull(0), BOOT))
+            await at_s1.message(Pull)
+            before = await _connection(s1, "w1")
+            undelivered = before.undelivered
+            vector = np.zeros(d, dtype=np.float32)
+            for size in (0, 1, 221, 222, 223, 1000, MIB):
+                peer.send_multipart([bytes(size), b"", b"x" * 222])
+                peer.send_multipart(encode(Gradient(size, vector), BOOT))
+                await at_s1.message(Gradient)
+            # Not what heartbeats are allowed, nor more than they have taken.
+            await _until(lambda: abs(before.undelivered - undelivered) < 200)
+            assert before.received > 7 * message_bytes(d) - 7 * 4096
+
+    asyncio.run(main())
+
+
+def test_who_floods_is_cut_off_banned_and_let_in_again(net, outsiders) -> None:
+    """Counted once, by peer and reason; its logins are refused for a while; others go on."""
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1), net.running("w2") as (w2, at_w2):
+            await at_w2.wait(lambda: "s1" in at_w2.connected_)
+            w2.send(("s1",), Pull(0))
+            assert await at_s1.message(Pull) == ("w2", Pull(0))
+            liar = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            monitor = liar.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            liar.send_multipart([zmq.Frame(bytes(MIB))] * 500, copy=False)
+            await at_s1.wait(lambda: s1.statistics().refused.get(("w1", Reason.THROTTLED)))
+            assert s1.statistics().refused["w1", Reason.FLOOD] == 1
+            assert at_s1.refused_[0][:2] == ("w1", Reason.FLOOD)
+            assert await asyncio.to_thread(monitor.poll, 30_000)
+            liar.disable_monitor()
+            monitor.close()
+
+            w2.send(("s1",), Pull(1))
+            assert await at_s1.message(Pull) == ("w2", Pull(1))
+            assert not at_w2.disconnected_
+            liar.close()
+            again = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            again.send_multipart(encode(Pull(2), BOOT))
+            assert await at_s1.message(Pull) == ("w1", Pull(2))
+
+    asyncio.run(main())
+
+
+def test_the_guard_works_while_the_event_loop_does_not(net, outsiders) -> None:
+    """A flood is cut off while the loop is busy with one thing."""
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, _):
+            liar = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            liar.send_multipart([zmq.Frame(bytes(MIB))] * 500, copy=False)
+            deadline = time.monotonic() + 30
+            while not s1.statistics().refused.get(("w1", Reason.FLOOD)):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)  # Blocks the loop: that is the point.
+
+    asyncio.run(main())
+
+
+def test_a_stranger_may_say_no_more_than_a_login(net) -> None:
+    """A first command that is longer is not waited for; a silent stranger may stay a while."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1):
+            address = ("127.0.0.1", net.port("s1") + 1)
+            with socket.create_connection(address) as talker, socket.create_connection(address):
+                talker.sendall(greeting + b"\x06" + MIB.to_bytes(8, "big") + bytes(LOGIN_BYTES))
+                await at_s1.wait(lambda: at_s1.refused_)
+                assert at_s1.refused_[0][:2] == (STRANGER, Reason.FLOOD)
+                assert s1.statistics().refused == {(STRANGER, Reason.FLOOD): 1}
+
+    asyncio.run(main())
+
+
+def test_of_too_many_connections_the_oldest_go(net, outsiders) -> None:
+    """A peer has so many at a time; the newest is the one that its owner needs."""
+
+    async def main() -> None:
+        async with net.running("s1") as (_, at_s1):
+            dialled = []
+            for number in range(CONNECTIONS_MAX + 2):
+                dialled.append(outsiders.dial(zmq.DEALER, "s1", net.keys["w1"]))
+                dialled[-1].send_multipart(encode(Pull(number), BOOT))
+                assert await at_s1.message(Pull) == ("w1", Pull(number))
+            await at_s1.wait(lambda: at_s1.refused_)
+            assert at_s1.refused_[0][:2] == ("w1", Reason.FLOOD)
+            dialled[-1].send_multipart(encode(Pull(99), BOOT))
+            await at_s1.wait(lambda: ("w1", Pull(99)) in at_s1.received_)
+
+    asyncio.run(main())
+
+
+def test_connections_that_are_gone_leave_nothing_behind(net, outsiders) -> None:
+    """No descriptor stays open, and none is open after the end."""
+    before = _descriptors()
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1):
+            for number in range(10):
+                peer = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+                peer.send_multipart(encode(Pull(number), BOOT))
+                assert await at_s1.message(Pull) == ("w1", Pull(number))
+                peer.close()
+            await _until(lambda: not _connections(s1))
+
+    asyncio.run(main())
+    outsiders.context.destroy()
+    assert _descriptors() <= before
+
+
+def test_only_a_connection_of_the_watched_port_is_taken(tmp_path) -> None:
+    """The descriptor may be somebody else's by the time that its number is heard."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, (tmp_path / "file").open("w") as file:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as there:
+            here, _ = listener.accept()
+            with here:
+                for fd in (file.fileno(), listener.fileno(), 10_000):
+                    assert Connection.take(fd, (0, 0), 0.0) is None
+                assert Connection.take(here.fileno(), (port + 1, 0), 0.0) is None
+                assert Connection.take(there.fileno(), (port, 0), 0.0) is None
+                taken = Connection.take(here.fileno(), (port, 0), 0.0)
+                assert taken is not None
+                there.sendall(b"12345")
+                assert there.fileno() >= 0
+                _wait_for_bytes(taken, 5)
+                assert (taken.logged_in, taken.undelivered, taken.held()) == (False, 5, 0)
+                assert here.recv(5) == b"12345"
+                assert taken.held() == 5
+                taken.cut()
+                assert there.recv(1) == b""
+                taken.close()
+
+
+def test_where_nothing_can_be_counted_messages_still_go_through(net, monkeypatch) -> None:
+    """The guard of another system hands on what sockets tell, and looks at no connection."""
+    monkeypatch.setattr(Guard.__init__, "__kwdefaults__", {"counting": False})
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1), net.running("w1") as (w1, at_w1):
+            await at_w1.wait(lambda: "s1" in at_w1.connected_)
+            w1.send(("s1",), Pull(1))
+            assert await at_s1.message(Pull) == ("w1", Pull(1))
+            assert not _connections(s1)
+
+    asyncio.run(main())
+
+
+def test_bytes_on_the_wire() -> None:
+    """33 bytes of CURVE a frame, and two or nine of ZMTP."""
+    assert wire_bytes([]) == 0
+    assert wire_bytes([0, 222, 223]) == (33 + 2) + (255 + 2) + (256 + 9)
+    assert identity_bytes(3, 1) > 3 * message_bytes(3)
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def _until(condition) -> None:
+    """Wait for what the guard's thread makes true."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def _connections(transport) -> list[Connection]:
+    watched = list(transport._guard._watched.values())
+    return [connection for each in watched for connection in list(each.connections.values())]
+
+
+async def _connection(transport, peer: str) -> Connection:
+    await _until(lambda: any(connection.peer == peer for connection in _connections(transport)))
+    return next(each for each in _connections(transport) if each.peer == peer)
+
+
+def _wait_for_bytes(connection: Connection, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while connection.received < count:
+        assert time.monotonic() < deadline
+        connection.look()
