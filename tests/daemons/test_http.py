@@ -5,8 +5,9 @@ import http.client
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,5 +308,129 @@ def test_a_closed_server_gives_its_address_back() -> None:
             await asyncio.to_thread(ask, server, "/healthz")
         again = HttpServer(("127.0.0.1", port), lambda: STATUS, registry())
         again.close()
+
+    run(main)
+
+
+# Limits
+
+
+def dial(server: HttpServer) -> socket.socket:
+    port = server._server.server_address[1]
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Wait until the other side has closed a connection; it says nothing before."""
+    with connection:
+        try:
+            return connection.recv(1) == b""
+        except ConnectionError:
+            return True
+
+
+def test_one_address_has_a_limit_of_connections() -> None:
+    """One more is closed at once; those that are there stay, and may leave room for others."""
+
+    async def main() -> None:
+        with listening() as server:
+
+            def crowd() -> None:
+                first = [dial(server) for _ in range(module.CONNECTIONS_PER_ADDRESS_MAX)]
+                assert all(is_closed(dial(server)) for _ in range(100))
+                for connection in first:
+                    connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+                    assert connection.recv(15) == b"HTTP/1.1 200 OK"
+                    connection.close()
+
+            await asyncio.to_thread(crowd)
+            while server._server._open:
+                await asyncio.sleep(0.01)
+            assert (await asyncio.to_thread(ask, server, "/healthz")).status == 200
+
+    run(main)
+
+
+def test_all_addresses_together_have_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the threads of a process stay few, however many machines ask."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
+
+    async def main() -> None:
+        with listening() as server:
+
+            def crowd() -> None:
+                first = [dial(server) for _ in range(3)]
+                assert is_closed(dial(server))
+                for connection in first:
+                    connection.close()
+
+            await asyncio.to_thread(crowd)
+
+    run(main)
+
+
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\nX: ", b"GET /healthz HTTP/1.1\r\n\r\n"])
+def test_a_connection_that_takes_too_long_is_cut(
+    words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it says nothing, a byte now and then, or nothing more after its first request."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)  # The handler's own time-out stays long.
+
+    async def main() -> None:
+        with listening() as server:
+
+            def drip() -> None:
+                with dial(server) as connection, suppress(ConnectionError):
+                    connection.sendall(words)
+                    connection.settimeout(0.01)
+                    while True:
+                        with suppress(TimeoutError):
+                            if not connection.recv(4096):
+                                return
+                        if not words.endswith(b"\n\r\n"):
+                            connection.sendall(b"x" if words else b"")
+
+            await asyncio.to_thread(drip)
+
+    run(main)
+
+
+def test_a_request_has_a_limit_of_bytes() -> None:
+    """An endless head is cut off, and its connection ends."""
+
+    async def main() -> None:
+        with listening() as server:
+
+            def endlessly() -> bytes:
+                with dial(server) as connection, suppress(ConnectionError):
+                    connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+                    for n in range(100_000):
+                        connection.sendall(b"X-%d: " % n + b"x" * 1000 + b"\r\n")
+                    return b"it took all of it"
+                return b""
+
+            assert await asyncio.to_thread(endlessly) == b""
+            assert (await asyncio.to_thread(ask, server, "/healthz")).status == 200
+
+    run(main)
+
+
+def test_answers_take_a_small_part_of_the_event_loop() -> None:
+    """However fast somebody asks: after an answer that took the loop long there is a rest."""
+    busy = 0.0
+
+    def status() -> dict[str, Any]:
+        nonlocal busy
+        time.sleep(0.01)
+        busy += 0.01
+        return STATUS
+
+    async def main() -> None:
+        with listening(status) as server:
+            began = time.monotonic()
+            await asyncio.gather(
+                *(asyncio.to_thread(ask, server, "/status") for _ in range(8)),
+            )
+            assert busy <= 0.2 * (time.monotonic() - began) + 0.01
 
     run(main)
