@@ -1,0 +1,127 @@
+"""What a hostile node knows and has: the cluster file, the keys of two nodes, and sockets."""
+
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+from tests.hostile import frames
+
+from byzsgd.cluster import Cluster, Member
+
+
+@dataclass
+class Field:
+    """A cluster, the worker and the server in it that are hostile, and what they may use."""
+
+    file: Path
+    seconds: float
+    """How long the attack takes."""
+    count: int
+    """What it sends, unless that takes longer."""
+    d: int
+    cluster: Cluster = field(init=False)
+    context: "zmq.Context[zmq.Socket[bytes]]" = field(init=False)
+    sent: int = 0
+    """What was sent, in whatever the attack counts: messages or connections."""
+    sockets: "list[zmq.Socket[bytes]]" = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cluster = Cluster.from_mapping(tomllib.loads(self.file.read_text()))
+        self.context = zmq.Context()
+        self.context.set(zmq.MAX_SOCKETS, 16_000)
+        self.ends = time.monotonic() + self.seconds
+
+    @property
+    def worker(self) -> str:
+        """The hostile worker: the last one."""
+        return self.cluster.workers[-1]
+
+    @property
+    def server(self) -> str:
+        """The hostile server: the last one."""
+        return self.cluster.servers[-1]
+
+    @property
+    def victims(self) -> list[Member]:
+        """The other servers."""
+        return [self.member(server) for server in self.cluster.servers[:-1]]
+
+    def member(self, identity: str) -> Member:
+        found = self.cluster.node(identity)
+        assert found is not None
+        return found
+
+    def is_over(self) -> bool:
+        return self.sent >= self.count or time.monotonic() >= self.ends
+
+    def addresses(self, *names: str) -> list[tuple[str, int]]:
+        """The victims' addresses of some kinds: ``publish_endpoint``, ``request_endpoint``."""
+        return [getattr(node, name) for node in self.victims for name in names]
+
+    def secret(self, identity: str) -> bytes:
+        return (self.file.parent / "keys" / f"{identity}.key").read_bytes().strip()
+
+    def socket(self, kind: int, identity: str, **options: int) -> "zmq.Socket[bytes]":
+        """A socket with a member's key, or with ``stranger``'s."""
+        socket = self.context.socket(kind)
+        socket.linger = 0
+        socket.reconnect_ivl = 50
+        for name, value in options.items():
+            setattr(socket, name, value)
+        if identity == "stranger":
+            socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        else:
+            socket.curve_publickey = self.member(identity).public_key.encode()
+            socket.curve_secretkey = self.secret(identity)
+        self.sockets.append(socket)
+        return socket
+
+    def dial(
+        self, kind: int, identity: str, server: Member, *, key: bytes = b"", **options: int
+    ) -> "zmq.Socket[bytes]":
+        """A socket that dials a server, for its models (SUB, XSUB) or with requests."""
+        socket = self.socket(kind, identity, **options)
+        socket.curve_serverkey = key or server.public_key.encode()
+        requests = kind == zmq.DEALER
+        host, port = server.request_endpoint if requests else server.publish_endpoint
+        socket.connect(f"tcp://{host}:{port}")
+        return socket
+
+    def dealers(self, identity: str, **options: int) -> "list[zmq.Socket[bytes]]":
+        """A DEALER to each victim, with a worker's hello said."""
+        dealers = [self.dial(zmq.DEALER, identity, node, **options) for node in self.victims]
+        for dealer in dealers:
+            dealer.send_multipart(frames.hello(0, self.cluster.digests()))
+        return dealers
+
+    def send(
+        self, sockets: "Sequence[zmq.Socket[bytes]]", parts: Sequence[bytes], per_second: float
+    ) -> None:
+        """Send a message on each socket that takes it, no faster than so many a second in all."""
+        for socket in sockets:
+            try:
+                socket.send_multipart(parts, zmq.DONTWAIT)
+            except zmq.ZMQError:
+                time.sleep(0.001)  # Its queue is full: the other side takes no more than that.
+            else:
+                self.sent += 1
+        self.pace(per_second)
+
+    def pace(self, per_second: float) -> None:
+        """Sleep until what was sent is no more than so much a second."""
+        ahead = self.sent / per_second - (self.seconds - (self.ends - time.monotonic()))
+        time.sleep(min(max(ahead, 0.0), 0.5))
+
+    def drop_sockets(self, keep: int) -> None:
+        """Close all but the newest sockets."""
+        for socket in self.sockets[:-keep]:
+            socket.close(0)
+        self.sockets = self.sockets[-keep:]
+
+    def close(self) -> None:
+        for socket in self.sockets:
+            socket.close(0)
+        self.context.term()
