@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from byzsgd import __version__
-from byzsgd.cluster import Variant, nearest
-from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd.cluster import Cluster, Role, Variant, nearest
+from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd_daemons.config import Settings, read_cluster
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("check", _check, "Check a cluster file, and say what it asks for.")
     sub.add_argument("cluster", type=Path, metavar="FILE")
+    sub.add_argument("--parameters", type=_steps, metavar="D",
+                     help="of the model (default: found out by loading the task)")  # fmt: skip
 
     sub = add("data", _data, "Show which classes each worker draws from, and how unevenly.")
     _cluster_argument(sub)
@@ -522,7 +524,37 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"synchronous: whoever takes longer than {cluster.round_timeout:g} s is passed over")
     for warning in cluster.warnings():
         print(f"warning: {warning}")
+    print(_memory(cluster, arguments))
     return 0
+
+
+def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:
+    """What memory the nodes take at worst, if it can be told how long a vector is."""
+    from byzsgd import memory
+    from byzsgd_daemons import initial
+
+    d = arguments.parameters
+    if d is None:
+        try:
+            d = len(initial.build(cluster, arguments.cluster.resolve().parent).vector)
+        except TaskError as error:
+            return f"memory: unknown, for {error}; give the model's size with --parameters"
+    lines = [f"memory: {d} parameters, {_megabytes(memory.vector_bytes(d))} a vector"]
+    for role, most, besides in (
+        (Role.SERVER, memory.server_bytes(cluster, d), ""),
+        (Role.WORKER, memory.worker_bytes(cluster, d), " and its data set"),
+    ):
+        limit = _megabytes(most + memory.kernel_bytes(cluster, role), unit="M")
+        lines.append(
+            f"  a {role} takes {_megabytes(most)} at worst{besides}; with the kernel's buffers "
+            f"for it: MemoryMax={limit}"
+        )
+    return "\n".join(lines)
+
+
+def _megabytes(size: int, unit: str = " MB") -> str:
+    """A number of bytes in units of 2^20, rounded up."""
+    return f"{-(-size // 2**20)}{unit}"
 
 
 def _data(arguments: argparse.Namespace) -> int:

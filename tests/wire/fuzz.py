@@ -4,7 +4,8 @@
     PYTHONPATH=common:daemons .venv/bin/python -m tests.wire.fuzz tests/wire/corpus -runs=1000000
 
 Arguments are libFuzzer's. What breaks the property of ``decoding.py`` is written to ``crash-*``;
-put it into the corpus, which ``make test`` replays. With ``MSGPACK_PUREPYTHON=1`` the branches of msgpack's own Python count as well.
+put it into the corpus, which ``make test`` replays. With ``MSGPACK_PUREPYTHON=1`` the branches of
+msgpack's own Python count as well.
 """
 
 import sys

@@ -61,7 +61,7 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
     return frames
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(frames=mutated())
 def test_what_was_a_message_is_one_in_full_or_refused(frames: list[bytes]) -> None:
     """Never half of one, and nothing but a WireError is raised."""

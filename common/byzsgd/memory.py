@@ -1,0 +1,158 @@
+"""How much memory a node can need at worst: the formula of docs/reliability.md as functions.
+
+At worst means that the f_servers and f_workers Byzantine nodes do all they can, and that every
+queue is full of vectors that no other queue holds; a calm cluster takes a small part of it. Each
+term is a limit that some module keeps: ``protocol.window`` of votes, ``transport.zeromq`` of
+queues, ``transport.guard`` of what was sent and is not delivered.
+"""
+
+from byzsgd.cluster import KEPT_MAX, Cluster, Role, Variant
+from byzsgd.protocol.window import WINDOW_STEPS
+from byzsgd.transport import (
+    CONNECTIONS_MAX,
+    LOGIN_BYTES,
+    POLL_SECONDS,
+    STRANGERS_MAX,
+    SUBSCRIPTION_BYTES,
+    identity_bytes,
+    queue_messages,
+)
+from byzsgd.transport.zeromq import QUEUE_MESSAGES, REQUEST_QUEUE_MESSAGES
+from byzsgd.wire import FRAME_BYTES
+
+MIB = 1 << 20
+
+SERVER_BASE_BYTES = 64 * MIB
+"""Resident memory of a server before it holds a vector: Python, NumPy and libraries."""
+
+WORKER_BASE_BYTES = 320 * MIB
+"""The same of a worker, with torch for the CPU; a data set comes on top."""
+
+CONNECTION_BYTES = 64 * 1024
+"""What libzmq holds for a connection besides frames."""
+
+FRAMES_AT_ONCE = 4
+"""Frames that libzmq holds for a connection besides those in queues: one that is being encrypted
+and one that is being decrypted, each twice."""
+
+SUBSCRIPTION_FACTOR = 50
+"""Bytes of memory that a byte of a subscription costs a PUB."""
+
+STRANGER_BYTES = 64 * 1024
+"""What libzmq holds for a connection that has not logged in, besides what it has sent."""
+
+LINE_BYTES_PER_SECOND = 1_000_000_000
+"""What all connections of a node can bring in: a line of 10 Gbit/s, less what is no payload."""
+
+OVERSHOOT_BYTES = int(POLL_SECONDS * LINE_BYTES_PER_SECOND)
+"""What may come between two looks of the guard, beyond every budget."""
+
+KERNEL_BYTES = 10 * MIB
+"""Of one connection's socket buffers, with Linux's defaults: 6 MB to receive and 4 MB to send. Not
+resident memory of the process, but counted by a limit on it (``MemoryMax=``)."""
+
+
+def vector_bytes(d: int) -> int:
+    """Bytes of a vector."""
+    return 4 * d
+
+
+def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int:
+    """Resident memory of a server, at most.
+
+    Args:
+        cluster: The cluster file's content.
+        d: Coordinates of every vector.
+        base: Of a server that holds no vector yet.
+    """
+    n_ps, n_w, steps = cluster.n_servers, cluster.n_workers, WINDOW_STEPS
+    gradients = steps
+    if cluster.variant is Variant.SYNCHRONOUS:
+        gradients = max(steps, cluster.f_servers + 2)
+    # Windows; the quorums of two pieces of work; peers' last models; of a model: its own, its
+    # vote, two results of work, one to be saved, and one that is being saved, twice.
+    kept = gradients * n_w + steps * n_ps + n_ps + 7
+    kept += 2 * _gradients_at_work(cluster) + 2 * cluster.server_quorum
+    # Of each socket that receives: a message that is being read, and its copy.
+    read = 2 * n_ps
+    waiting = queue_messages(d) + _request_queue_messages(d)
+    sent = waiting * _connections(cluster) + _request_queue_messages(d) * (n_ps - 1)
+    senders = len(cluster.nodes) - 1 + n_ps - 1
+    connections = 2 * _connections(cluster) + n_ps - 1
+    return (
+        base
+        + vector_bytes(d) * (kept + read + sent)
+        + _received_bytes(d) * senders
+        + _connection_bytes(d) * connections
+        + _strangers_bytes(cluster)
+    )
+
+
+def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int:
+    """Resident memory of a worker, at most, without its data set and what its task takes.
+
+    Args:
+        cluster: The cluster file's content.
+        d: Coordinates of every vector.
+        base: Of a worker that holds no vector yet.
+    """
+    n_ps = cluster.n_servers
+    # The window; the quorums of two pieces of work; the median, the gradient, the average sent
+    # last, the next one, and one that arithmetic needs.
+    kept = WINDOW_STEPS * n_ps + 2 * cluster.server_quorum + 5
+    if cluster.variant is Variant.SYNCHRONOUS:
+        # What the filters look at, and gradients for servers that lost them.
+        kept += 3 + KEPT_MAX
+    read = 4 * n_ps
+    sent = _request_queue_messages(d) * n_ps
+    return (
+        base
+        + vector_bytes(d) * (kept + read + sent)
+        + (_received_bytes(d) + _connection_bytes(d)) * 2 * n_ps
+        + OVERSHOOT_BYTES
+    )
+
+
+def kernel_bytes(cluster: Cluster, role: Role) -> int:
+    """What the kernel may hold for a node of a role besides, at most."""
+    if role is Role.SERVER:
+        return KERNEL_BYTES * (2 * _connections(cluster) + cluster.n_servers - 1)
+    return KERNEL_BYTES * 2 * cluster.n_servers
+
+
+def _gradients_at_work(cluster: Cluster) -> int:
+    """Gradients in one update, at most."""
+    synchronous = cluster.variant is Variant.SYNCHRONOUS
+    return cluster.n_workers if synchronous else cluster.worker_quorum
+
+
+def _request_queue_messages(d: int) -> int:
+    """Messages other than published models that wait for one peer."""
+    return REQUEST_QUEUE_MESSAGES * queue_messages(d) // QUEUE_MESSAGES
+
+
+def _received_bytes(d: int) -> int:
+    """What one identity may have sent to one socket that is not delivered yet."""
+    return identity_bytes(d, queue_messages(d))
+
+
+def _connection_bytes(d: int) -> int:
+    """What libzmq holds for a connection besides what waits in its queues."""
+    return CONNECTION_BYTES + FRAMES_AT_ONCE * min(vector_bytes(d), FRAME_BYTES)
+
+
+def _connections(cluster: Cluster) -> int:
+    """Connections to one bound socket that are logged in: one a node, more of the Byzantine."""
+    byzantine = cluster.f_servers + cluster.f_workers
+    return len(cluster.nodes) - 1 + (CONNECTIONS_MAX - 1) * byzantine
+
+
+def _strangers_bytes(cluster: Cluster) -> int:
+    """What others than nodes, and subscriptions of Byzantine nodes, cost a server."""
+    byzantine = cluster.f_servers + cluster.f_workers
+    strangers = 2 * 2 * (STRANGERS_MAX + len(cluster.nodes))
+    return (
+        strangers * (STRANGER_BYTES + LOGIN_BYTES)
+        + byzantine * SUBSCRIPTION_FACTOR * SUBSCRIPTION_BYTES
+        + OVERSHOOT_BYTES
+    )
