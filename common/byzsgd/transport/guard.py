@@ -19,7 +19,7 @@ sockets, and hands on what they tell of connections dialled.
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,6 +72,9 @@ EVENTS_AT_ONCE = 1000
 
 LOGIN_SECONDS = 15.0
 """How long a login takes at the longest, and is remembered until its connection is found."""
+
+TURNED_AWAY_MAX = 1000
+"""Addresses of which it is remembered that they were turned away until they hang up."""
 
 MONITORED = (
     zmq.EVENT_ACCEPTED
@@ -174,6 +177,7 @@ class Guard:
         self._watched: dict[zmq.Socket[bytes], Watched] = {}
         self._logins: deque[Login] = deque()
         self._cut_at: dict[str, float] = {}
+        self._turned_away: Counter[tuple[str, str]] = Counter()
         self._orders: deque[Callable[[float], None]] = deque()
         self._poller = zmq.Poller()
         # Says that the context ends, also where nothing else is there to say it.
@@ -205,8 +209,11 @@ class Guard:
 
     # Called in any thread
 
-    def logged_in(self, domain: str, address: str, peer: str) -> None:
-        """Somebody was let in at a bound socket, from an address."""
+    def logged_in(self, domain: str, address: str, peer: str | None) -> None:
+        """Somebody was let in at a bound socket, from an address; or turned away: None."""
+        if peer is None:
+            self._orders.append(lambda _: self._turned_away.update([(domain, address)]))
+            return
         login = Login(domain, address, peer, time.monotonic())
         self._orders.append(lambda _: self._logins.append(login))
 
@@ -258,9 +265,27 @@ class Guard:
                     self._stop(monitor, watched)
                     return
                 if event == zmq.EVENT_DISCONNECTED:
+                    self._count_stranger(watched, value)
                     self._forget(watched, value)
                 if watched.on_event is not None:
                     watched.on_event(event)
+
+    def _count_stranger(self, watched: Watched, fd: int) -> None:
+        """Count a connection to a bound socket that ends, and has never logged in.
+
+        libzmq itself ends those who say what is no handshake, or nothing for too long. Who was
+        turned away for its key was counted then.
+        """
+        self._obey(time.monotonic())
+        connection = watched.connections.get(fd)
+        if connection is None or not watched.bound:
+            return
+        connection.look()
+        turned_away = (watched.name, connection.address)
+        if self._turned_away[turned_away]:
+            self._turned_away[turned_away] -= 1
+        elif not connection.logged_in:
+            self._refusals.count(STRANGER, Reason.STRANGER, "a connection without a login")
 
     def _stop(self, monitor: "zmq.Socket[bytes]", watched: Watched) -> None:
         self._poller.unregister(monitor)
@@ -323,6 +348,9 @@ class Guard:
 
     def _look(self, now: float, seconds: float) -> None:
         self._obey(now)
+        self._turned_away += Counter()  # Forgets zeros.
+        if len(self._turned_away) > TURNED_AWAY_MAX:
+            self._turned_away.clear()
         while self._logins and now - self._logins[0].at > LOGIN_SECONDS:
             self._logins.popleft()
         for watched in self._watched.values():

@@ -34,7 +34,7 @@ ADMITTED, NOT_NOW = b"200", b"300"
 """Status codes of ZAP. Not 400: after that, libzmq's client would never dial again, although the
 cluster file of this node may know its key tomorrow."""
 
-LetIn: TypeAlias = Callable[[str, str, str], None]
+LetIn: TypeAlias = Callable[[str, str, str | None], None]
 
 
 class Doorkeeper:
@@ -55,7 +55,8 @@ class Doorkeeper:
             roster: Whose keys count.
             admitted: For each ZAP domain the identities that may connect, if their keys count.
             refusals: Told of everybody who is turned away.
-            let_in: Called in the handler's thread with domain, address and identity of a login.
+            let_in: Called in the handler's thread with domain, address and identity of a
+                login, None for one that was turned away.
         """
         self._roster = roster
         self._admitted = admitted
@@ -117,6 +118,7 @@ class Doorkeeper:
         else:
             self._tell(domain, address, identity)
             return True
+        self._tell(domain, address, None)
         return False
 
     def _is_banned(self, identity: str, now: float) -> bool:
