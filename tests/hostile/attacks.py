@@ -24,6 +24,9 @@ from tests.hostile.field import Field
 SMALL, LARGE_BYTES = 2000.0, 64e6
 """Messages a second of a flood, and bytes a second where they are large."""
 
+OTHER_HOST = "127.0.0.9"
+"""Where HTTP is attacked from: one address has a limit, and whoever watches comes from another."""
+
 BOTH = ("publish_endpoint", "request_endpoint")
 
 Attack = Callable[[Field], None]
@@ -77,7 +80,9 @@ def http(field: Field) -> None:
     honest = [node for node in field.cluster.nodes if node.http]
     honest = [node for node in honest if node.id not in (field.worker, field.server)]
     addresses = [(host, int(port)) for host, _, port in (n.http.rpartition(":") for n in honest)]
-    raw.crowd(field, addresses, openings, open_max=2000, per_second=800, drip=b"x")
+    raw.crowd(
+        field, addresses, openings, open_max=2000, per_second=800, drip=b"x", source=OTHER_HOST
+    )
 
 
 def unknown_keys(field: Field) -> None:
@@ -101,14 +106,18 @@ def wrong_server_key(field: Field) -> None:
         field.pace(100)
 
 
-# With a worker's key
+# With a worker's key, or an operator's for what gets its sender banned
+
+
+OPERATORS = ("logins", "endless", "endless-empty", "never-reads")
+"""Identities of operators that attack under the name of their attack."""
 
 
 def logins(field: Field) -> None:
     """A member that logs in again and again."""
     while not field.is_over():
         for node in field.victims:
-            socket = field.dial(zmq.DEALER, field.worker, node)
+            socket = field.dial(zmq.DEALER, "logins", node)
             socket.send_multipart(frames.hello(0, field.cluster.digests()))
             field.sent += 1
         field.drop_sockets(100)
@@ -183,40 +192,40 @@ def small_talk(field: Field) -> None:
 
 
 def endless(field: Field) -> None:
-    """One message that never ends, in frames of a megabyte."""
-    _endless(field, raw.MIB, 64)
+    """A message of 300 frames of a megabyte: as good as one that never ends."""
+    _endless(field, "endless", bytes(raw.MIB), 300)
 
 
 def endless_empty(field: Field) -> None:
-    """One message that never ends, in empty frames."""
-    _endless(field, 0, 200_000)
+    """A message of 300,000 empty frames."""
+    _endless(field, "endless-empty", b"", 300_000)
 
 
-def _endless(field: Field, size: int, per_second: float) -> None:
-    # The queue must hold the whole message before it would be sent: a socket that is cut in its
-    # middle forgets it, so this begins anew with sockets of its own.
-    part = bytes(size)
+def _endless(field: Field, identity: str, part: bytes, frames: int) -> None:
+    dealers = field.dealers(identity, sndhwm=0)
     while not field.is_over():
-        dealers = field.dealers(field.worker, sndhwm=0, reconnect_ivl=-1)
-        for _ in range(400 if size else 100_000):
-            for dealer in dealers:
-                if dealer.poll(0, zmq.POLLOUT):
-                    dealer.send(part, zmq.SNDMORE | zmq.DONTWAIT)
-                    field.sent += 1
-            field.pace(per_second)
-            if field.is_over():
-                return
         for dealer in dealers:
-            dealer.close(0)
+            _send_long(dealer, part, frames)
+            field.sent += frames
+        # libzmq sends nothing of a message before all of it is there; it then takes its time.
+        field.rest(3.0)
+
+
+def _send_long(socket: "zmq.Socket[bytes]", part: bytes, frames: int) -> None:
+    """Send a message of many frames, which are all the same memory."""
+    frame = zmq.Frame(part, copy=False)
+    for _ in range(frames - 1):
+        socket.send(frame, zmq.SNDMORE, copy=False)
+    socket.send(frame, copy=False)
 
 
 def never_reads(field: Field) -> None:
     """Pulls on many connections, and never reads an answer; nor a published model."""
     dealers = []
-    for _ in range(12):
-        dealers += field.dealers(field.worker, rcvhwm=1, rcvbuf=4096)
+    for _ in range(7):
+        dealers += field.dealers("never-reads", rcvhwm=1, rcvbuf=4096)
         for node in field.victims:
-            field.dial(zmq.XSUB, field.worker, node, rcvhwm=1, rcvbuf=4096).send(b"\1")
+            field.dial(zmq.XSUB, field.worker, node, rcvhwm=1, rcvbuf=4096).send(b"\1m")
     while not field.is_over():
         field.send(dealers, [frames.header("pull", 0)], 200)
 
@@ -272,8 +281,7 @@ def bound_nonsense(field: Field) -> None:
 
 def bound_liar(field: Field) -> None:
     """A server with its own key that sends all of this to everybody who dials it."""
-    publisher, router = _bound(field)
-    peers: set[bytes] = set()
+    publisher, router, peers = _bound(field)
     for parts in _while(field, lambda: _server_talk(field.d)):
         field.send([publisher], [b"m", *parts], _rate(parts))
         field.send([publisher], [b"x", *parts], _rate(parts))
@@ -284,18 +292,17 @@ def bound_liar(field: Field) -> None:
 
 def bound_endless(field: Field) -> None:
     """A server whose published model never ends."""
-    publisher, router = _bound(field)
-    peers: set[bytes] = set()
-    time.sleep(1.0)  # For subscriptions to come: a PUB drops what nobody wants.
-    publisher.send(b"m", zmq.SNDMORE)
+    publisher, router, peers = _bound(field)
     while not field.is_over():
-        publisher.send(bytes(raw.MIB), zmq.SNDMORE)
+        publisher.send(b"m", zmq.SNDMORE)
+        _send_long(publisher, bytes(raw.MIB), 300)
+        field.sent += 300
+        field.rest(3.0)
         _meet(router, peers)
-        field.sent += 1
-        field.pace(16)
 
 
-def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], set[bytes]]":
+    """A server's sockets, and the routes to all who have dialled it: every correct node does."""
     member = field.member(field.server)
     sockets = []
     for kind, (host, port) in (
@@ -306,7 +313,15 @@ def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         socket.curve_server = True
         socket.bind(f"tcp://{host}:{port}")
         sockets.append(socket)
-    return sockets[0], sockets[1]
+    publisher, router = sockets
+    peers: set[bytes] = set()
+    expected = field.cluster.n_servers - 1 + field.cluster.n_workers - 1
+    # Long enough for a handshake that is given up and the longest pause before the next.
+    latest = time.monotonic() + 8
+    while len(peers) < expected and time.monotonic() < latest:
+        router.poll(100)
+        _meet(router, peers)
+    return publisher, router, peers
 
 
 def _meet(router: "zmq.Socket[bytes]", peers: set[bytes]) -> None:
@@ -337,7 +352,7 @@ ATTACKS: Mapping[str, Attack] = {
     for attack in (
         strangers, silence, churn, slow, unfinished, http, unknown_keys, wrong_server_key, logins,
         malformed, too_long, not_finite, far_ahead, equivocation, wrong_role, small_talk, endless,
-        endless_empty, never_reads, storm, lying_server, bound_nonsense, bound_liar, bound_endless,
+        endless_empty, never_reads, storm, bound_nonsense, bound_liar, lying_server, bound_endless,
     )
 }  # fmt: skip
 """By name."""
@@ -355,6 +370,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     field = Field(arguments.cluster, arguments.seconds, arguments.count, arguments.parameters)
+    print("begins", flush=True)
     ATTACKS[arguments.attack](field)
     field.close()
     print(json.dumps({"sent": field.sent, "cpu_seconds": round(time.process_time(), 2)}))

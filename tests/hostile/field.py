@@ -115,6 +115,10 @@ class Field:
         ahead = self.sent / per_second - (self.seconds - (self.ends - time.monotonic()))
         time.sleep(min(max(ahead, 0.0), 0.5))
 
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while, unless it is over before."""
+        time.sleep(max(min(seconds, self.ends - time.monotonic()), 0.0))
+
     def drop_sockets(self, keep: int) -> None:
         """Close all but the newest sockets."""
         for socket in self.sockets[:-keep]:

@@ -77,6 +77,7 @@ def crowd(
     open_max: int = OPEN_MAX,
     per_second: float = 400.0,
     drip: bytes = b"",
+    source: str = "",
 ) -> None:
     """Connect again and again, say an opening, and keep the connection.
 
@@ -87,6 +88,7 @@ def crowd(
         open_max: Connections that are open at once; above it the oldest are closed.
         per_second: New connections.
         drip: Sent to every connection once a second, as those do that want to look alive.
+        source: The own address, where it matters which.
     """
     connections: list[tuple[socket.socket, bytes]] = []
     dripped = time.monotonic()
@@ -98,6 +100,8 @@ def crowd(
             continue
         connection = socket.socket()
         connection.setblocking(False)
+        if source:
+            connection.bind((source, 0))
         connection.connect_ex(addresses[field.sent % len(addresses)])
         connections.append((connection, opening))
         field.sent += 1

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.hostile.attacks import OPERATORS
 from tests.rig import LOOK_SECONDS, PATIENCE_SECONDS, answer, samples_of
 
 from byzsgd.cluster import Cluster, Role
+from byzsgd.transport import keys
 from byzsgd_daemons import init, initial, watch
 from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.local import ONE_THREAD, free_addresses
@@ -79,7 +81,10 @@ class Standing:
             process.wait()
 
     def attack(self, name: str, seconds: float, count: int = 10**9) -> "subprocess.Popen[str]":
-        """Begin an attack, which ends after some seconds or so many messages or connections."""
+        """Begin an attack, which ends after some seconds or so many messages or connections.
+
+        Its first line of output says that it begins, its last one what it has sent.
+        """
         words = [name, "--parameters", str(self.d)]
         words += ["--seconds", str(seconds), "--count", str(count)]
         return subprocess.Popen(
@@ -139,6 +144,14 @@ class Standing:
         [line] = [line for line in status.splitlines() if line.startswith(f"{what}:")]
         return int(line.split()[1]) * 1024
 
+    def cpu_seconds(self) -> float:
+        """What all correct nodes have taken so far."""
+        ticks = 0
+        for process in self.processes.values():
+            words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(words[11]) + int(words[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def forget_peaks(self) -> None:
         """Let peaks of memory count from now on."""
         for process in self.processes.values():
@@ -151,7 +164,13 @@ def standing(folder: Path, d: int, **plan: Any) -> Iterator[Standing]:
     chosen = init.Plan(**SHAPE | plan)
     file = init.create(folder, chosen, free_addresses(chosen))
     text = file.read_text()
-    file.write_text(text.replace("\ntask = ", f"\ntask_options = {{ d = {d} }}\ntask = ", 1))
+    text = text.replace("\ntask = ", f"\ntask_options = {{ d = {d} }}\ntask = ", 1)
+    for operator in OPERATORS:
+        pair = keys.generate()
+        keys.write_secret(folder / "keys" / f"{operator}.key", pair.secret)
+        member = {"id": operator, "role": "operator", "public_key": pair.public}
+        text += "\n[[nodes]]\n" + "".join(f'{key} = "{value}"\n' for key, value in member.items())
+    file.write_text(text)
     made = Standing(file, read_cluster(file), d)
     try:
         made.start()

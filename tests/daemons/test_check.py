@@ -1,0 +1,67 @@
+"""``byzsgd check``: what it says of a cluster file that is fine."""
+
+from pathlib import Path
+
+import pytest
+
+from byzsgd import memory
+from byzsgd.cluster import Role
+from byzsgd_daemons import init
+from byzsgd_daemons.cli import main
+from byzsgd_daemons.config import read_cluster
+
+MIB = 1 << 20
+
+
+def made(folder: Path, task: str) -> Path:
+    plan = init.Plan(task=task)
+    return init.create(folder, plan, init.Addresses.consecutive(plan, "127.0.0.1", 5000, 9100))
+
+
+def check(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[str]:
+    assert main(["check", *map(str, words)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def expected(file: Path, d: int) -> list[str]:
+    cluster, lines = read_cluster(file), []
+    for role, most, besides in (
+        (Role.SERVER, memory.server_bytes(cluster, d), ""),
+        (Role.WORKER, memory.worker_bytes(cluster, d), " and its data set"),
+    ):
+        limit = -(-(most + memory.kernel_bytes(cluster, role)) // MIB)
+        lines.append(
+            f"  a {role} takes {-(-most // MIB)} MB at worst{besides}; with the kernel's buffers "
+            f"for it: MemoryMax={limit}M"
+        )
+    return lines
+
+
+def test_it_computes_the_memory_of_the_task_s_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Per role: the bound, and the MemoryMax to give."""
+    file = made(tmp_path, "quadratic")
+    *_, head, server, worker = check(capsys, file)
+
+    assert head == "memory: 100 parameters, 1 MB a vector"
+    assert [server, worker] == expected(file, 100)
+
+
+def test_the_models_size_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then the task is not loaded: here there is none."""
+    file = made(tmp_path, "model.py:task")
+    *_, head, server, worker = check(capsys, file, "--parameters", "25000000")
+
+    assert head == "memory: 25000000 parameters, 96 MB a vector"
+    assert [server, worker] == expected(file, 25_000_000)
+
+
+def test_a_task_that_cannot_be_loaded_here_is_no_mistake_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says why the memory is unknown, and what to give instead."""
+    *_, last = check(capsys, made(tmp_path, "model.py:task"))
+
+    assert last.startswith("memory: unknown, for ")
+    assert last.endswith("; give the model's size with --parameters")
