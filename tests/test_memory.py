@@ -1,0 +1,88 @@
+"""The formula for memory: what docs/reliability.md says is what the functions compute."""
+
+import re
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byzsgd import memory
+from byzsgd.cluster import Cluster, Role
+
+MIB = 1 << 20
+TEXT = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
+SECTION = TEXT[TEXT.index("\n## Memory") :]
+
+
+def documented(cluster: Cluster, d: int) -> dict[str, Any]:
+    """Every quantity of the documented formula, computed from its text."""
+    block = re.search(r"```text\n(.*?)```", SECTION, re.DOTALL)
+    assert block is not None
+    found: dict[str, Any] = {
+        "d": d, "n": len(cluster.nodes), "n_ps": cluster.n_servers, "n_w": cluster.n_workers,
+        "f_ps": cluster.f_servers, "f_w": cluster.f_workers, "q_ps": cluster.server_quorum,
+        "q_w": cluster.worker_quorum, "MiB": MIB, "KiB": 1024, "ceil": ceil, "min": min,
+    }  # fmt: skip
+    # A line's words come after two spaces; a line that is indented goes on with a sum.
+    lines = [re.split(r"(?<=\S)  +", line.rstrip())[0] for line in block[1].splitlines()]
+    for statement in re.sub(r"\n +", " ", "\n".join(lines)).splitlines():
+        if statement:
+            name, _, expression = statement.partition(" = ")
+            found[name] = eval(expression, {"__builtins__": {}}, found)
+    return found
+
+
+@pytest.mark.parametrize("d", [1, 102_964, 1_750_000, 8 * MIB, 8 * MIB + 1, 25_000_000])
+@pytest.mark.parametrize("shape", [(5, 4, 1, 1), (8, 13, 2, 4), (2, 1, 0, 0)])
+def test_the_documented_formula_is_what_is_computed(
+    cluster: Callable[..., Cluster], shape: tuple[int, int, int, int], d: int
+) -> None:
+    """To the byte, on both sides of where a vector is large."""
+    made = cluster(*shape)
+    said = documented(made, d)
+
+    assert memory.server_bytes(made, d) == said["server"]
+    assert memory.worker_bytes(made, d) == said["worker"]
+
+
+def test_the_documented_differences_of_the_synchronous_variant(
+    cluster: Callable[..., Cluster],
+) -> None:
+    """Of a server max(3, f_ps + 2) n_w and n_w at work, of a worker 11 vectors more."""
+    one = cluster(7, 9, 2, 2, variant="synchronous")
+    said, v = documented(one, 1000), 4000
+
+    gradients = (max(3, 2 + 2) - 3) * 9 + 2 * (9 - one.worker_quorum)
+    assert memory.server_bytes(one, 1000) == said["server"] + gradients * v
+    assert memory.worker_bytes(one, 1000) == said["worker"] + 11 * v
+
+
+def examples(cluster: Callable[..., Cluster]) -> list[str]:
+    made = cluster(5, 7, 1, 2)
+    rows = []
+    for d, size, vector in (
+        (100_000, "0.1 M", "0.4 MB"),
+        (1_750_000, "1.75 M", "7 MB"),
+        (25_000_000, "25 M", "100 MB"),
+    ):
+        server, worker = memory.server_bytes(made, d), memory.worker_bytes(made, d)
+        rows.append(f"| {size} | {vector} | {server / 1e9:.2g} GB | {worker / 1e9:.2g} GB |")
+    return rows
+
+
+def test_the_documented_examples_are_computed(cluster: Callable[..., Cluster]) -> None:
+    """The table for 5 servers and 7 workers."""
+    rows = examples(cluster)
+
+    assert [line for line in SECTION.splitlines() if line.startswith("| ")][2:] == rows, rows
+
+
+def test_the_kernels_part_grows_with_connections(cluster: Callable[..., Cluster]) -> None:
+    """10 MB each: of a server 2 c + n_ps - 1, of a worker 2 n_ps."""
+    made = cluster(5, 7, 1, 2)
+    c = documented(made, 1)["c"]
+
+    assert memory.kernel_bytes(made, Role.SERVER) == 10 * MIB * (2 * c + 4)
+    assert memory.kernel_bytes(made, Role.WORKER) == 10 * MIB * 10
