@@ -59,7 +59,7 @@ def row(cluster: Standing, name: str, seconds: float, rounds: int) -> str:
         assert attacker.stdout is not None
         attacker.stdout.readline()
         hostile.append(watched(cluster, seconds))
-        said = json.loads(attacker.communicate()[0])
+        said = json.loads(attacker.communicate()[0].splitlines()[-1])
         cpu, sent = cpu + said["cpu_seconds"], sent + said["sent"]
         time.sleep(SETTLE_SECONDS)
     assert not cluster.ended(), cluster.ended()

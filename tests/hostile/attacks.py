@@ -321,6 +321,7 @@ def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], set[byt
     while len(peers) < expected and time.monotonic() < latest:
         router.poll(100)
         _meet(router, peers)
+    field.begin()
     return publisher, router, peers
 
 
@@ -357,6 +358,9 @@ ATTACKS: Mapping[str, Attack] = {
 }  # fmt: skip
 """By name."""
 
+BEGIN_WHEN_DIALLED = (bound_liar, bound_endless)
+"""They have to wait for correct nodes to come."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -370,8 +374,10 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     field = Field(arguments.cluster, arguments.seconds, arguments.count, arguments.parameters)
-    print("begins", flush=True)
-    ATTACKS[arguments.attack](field)
+    attack = ATTACKS[arguments.attack]
+    if attack not in BEGIN_WHEN_DIALLED:
+        field.begin()
+    attack(field)
     field.close()
     print(json.dumps({"sent": field.sent, "cpu_seconds": round(time.process_time(), 2)}))
 

@@ -11,6 +11,9 @@ from tests.hostile import frames
 
 from byzsgd.cluster import Cluster, Member
 
+PACE_SECONDS = 0.2
+"""What was not sent in time may be made up for, as far as this."""
+
 
 @dataclass
 class Field:
@@ -26,6 +29,10 @@ class Field:
     context: "zmq.Context[zmq.Socket[bytes]]" = field(init=False)
     sent: int = 0
     """What was sent, in whatever the attack counts: messages or connections."""
+    paced: int = 0
+    """How much of it ``pace`` has taken into account."""
+    due: float = 0.0
+    """When more may be sent."""
     sockets: "list[zmq.Socket[bytes]]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -33,6 +40,11 @@ class Field:
         self.context = zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, 16_000)
         self.ends = time.monotonic() + self.seconds
+
+    def begin(self) -> None:
+        """Say that the attack begins now; it takes its seconds from here on."""
+        self.ends = time.monotonic() + self.seconds
+        print("begins", flush=True)
 
     @property
     def worker(self) -> str:
@@ -111,9 +123,11 @@ class Field:
         self.pace(per_second)
 
     def pace(self, per_second: float) -> None:
-        """Sleep until what was sent is no more than so much a second."""
-        ahead = self.sent / per_second - (self.seconds - (self.ends - time.monotonic()))
-        time.sleep(min(max(ahead, 0.0), 0.5))
+        """Sleep as long as what was sent since the last call may take at this rate."""
+        now = time.monotonic()
+        self.due = max(self.due, now - PACE_SECONDS) + (self.sent - self.paced) / per_second
+        self.paced = self.sent
+        time.sleep(max(self.due - now, 0.0))
 
     def rest(self, seconds: float) -> None:
         """Do nothing for a while, unless it is over before."""
