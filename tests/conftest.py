@@ -14,6 +14,7 @@ from byzsgd.protocol import (
     DeadlinePassed,
     Effect,
     Event,
+    NewLife,
     Node,
     PeerConnected,
     Publish,
@@ -87,6 +88,8 @@ def say(effect: Effect) -> str:
             )
         case SaveCheckpoint(step, vector):
             return f"save step={step} value={_value(vector)}"
+        case NewLife():
+            return "begin a new life"
         case Refuse(peer, step, reason):
             return f"refuse {peer} step={step} {reason}"
         case Stop(sentence):

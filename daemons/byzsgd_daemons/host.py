@@ -20,6 +20,7 @@ from byzsgd.protocol import (
     DeadlinePassed,
     Effect,
     Event,
+    NewLife,
     Node,
     PeerConnected,
     Publish,
@@ -189,6 +190,9 @@ class Host:
                     self._in_thread(partial(try_model, effect, self.gradient, time.perf_counter))
                 case SaveCheckpoint():
                     self._save(effect)
+                case NewLife():
+                    self.transport.new_life()
+                    self._log.info("goes back to an earlier step, where the others wait")
                 case Refuse(peer, step, reason):
                     self._log_refusal(peer, reason, f"step {step}")
                 case Stop(sentence):

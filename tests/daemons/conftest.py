@@ -99,6 +99,9 @@ class Wire:
     def publish(self, message: Message) -> None:
         self.published.append(message)
 
+    def new_life(self) -> None:
+        self.calls.append("new life")
+
     def statistics(self) -> Statistics:
         return no_statistics()
 

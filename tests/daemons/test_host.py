@@ -28,6 +28,7 @@ from byzsgd.protocol import (
     Effect,
     Event,
     GradientComputed,
+    NewLife,
     PeerConnected,
     Publish,
     Received,
@@ -464,6 +465,23 @@ def test_without_a_folder_nothing_is_saved(run: Any, puppet: Any, wire: Any, dis
             await transport.running.wait()
             assert not task.done()
         assert disk.steps == []
+
+    run(main)
+
+
+# Lives
+
+
+def test_a_node_that_goes_back_speaks_under_another_boot(run: Any, puppet: Any, wire: Any) -> None:
+    """Before it says anything more."""
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        transport.publish = lambda message: transport.calls.append(f"step {message.step}")
+        node.first = [Publish(Model(8, ONE)), NewLife(), Publish(Model(7, ONE))]
+        with hosted(Host(node), transport):
+            await transport.running.wait()
+        assert [call for call in transport.calls if " " in call] == ["step 8", "new life", "step 7"]
 
     run(main)
 

@@ -11,6 +11,7 @@ from byzsgd.protocol import (
     Effect,
     Event,
     GradientComputed,
+    NewLife,
     PeerConnected,
     Publish,
     Received,
@@ -42,6 +43,7 @@ EFFECTS: list[tuple[Effect, str]] = [
     ),
     (ComputeGradient(3, VECTOR, None, 0.9), "ComputeGradient step=3"),
     (SaveCheckpoint(5, VECTOR), "SaveCheckpoint step=5"),
+    (NewLife(), "NewLife"),
     (Refuse("w3", 0, Reason.EQUIVOCATION), "Refuse step=0 peer=w3 reason=equivocation"),
     (Stop("give every node the same file"), "Stop sentence=give every node the same file"),
 ]
@@ -56,7 +58,7 @@ def test_every_event_and_effect_is_told_without_its_vector() -> None:
 def test_a_story_has_one_line_for_each_event() -> None:
     """Oldest first: when it was, what happened and what the node wanted done about it."""
     trace = Trace()
-    trace.record(0.25, EVENTS[0][0], [EFFECTS[6][0], EFFECTS[0][0]])
+    trace.record(0.25, EVENTS[0][0], [EFFECTS[7][0], EFFECTS[0][0]])
     trace.record(1.5, DeadlinePassed(), [])
 
     assert trace.story() == [

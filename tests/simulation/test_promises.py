@@ -16,18 +16,20 @@ G = {who: np.float32([n]) for n, who in enumerate(["w1", "w2", "w3", "w4"])}
 GATHER = {"step": 5, "rule": "coordinate_median", "who": "s1 s2 s3 s4", "own": "s1"}
 UPDATE = {"step": 4, "rule": "mda", "who": "w1 w2 w3", "model": np.float32([7])}
 MEDIAN = {"step": 4, "rule": "coordinate_median", "who": "s1 s2 s3 s4"}
+CATCH_UP = {"step": 4, "rule": "coordinate_median", "who": "s2 s3 s4"}
 
 
 @pytest.fixture
 def promises(cluster: Callable[..., Cluster]) -> Promises:
-    """Watches s1, s2, s3, s5 and w2, who were told all of step 4, and votes for the gather of 5."""
+    """Watches who was told all of step 4, and the votes for the gather of 5; s4 and w1 lie."""
     watch = Promises(cluster(gather_period=5), ("s4", "w1"))
     for identity in ("s1", "s2", "s3", "s5"):
         watch.starts(identity, 0, np.float32([0]))
-    watch.starts("w2")
+    for identity in ("w2", "w3"):
+        watch.starts(identity)
     for identity in ("s1", "s2", "s3", "s5"):
         watch.said(identity, Model(4, np.float32([7])), digest_of(np.float32([7])))
-    for told in ("s1", "w2"):
+    for told in ("s1", "w2", "w3"):
         for who, vector in V.items():
             kinds: tuple[Message, ...] = (Model(4, vector), GatherModel(5, vector))
             for message in kinds:
@@ -44,7 +46,7 @@ def effect(*, step: int, rule: str, who: str, **changes: Any) -> Aggregate:
 
 
 @pytest.mark.parametrize(
-    ("identity", "asked"), [("s1", GATHER), ("s1", UPDATE), ("w2", MEDIAN), ("s1", MEDIAN)]
+    ("identity", "asked"), [("s1", GATHER), ("s1", UPDATE), ("w2", MEDIAN), ("s1", CATCH_UP)]
 )
 def test_what_is_allowed(promises: Promises, identity: str, asked: dict[str, Any]) -> None:
     """A gather, an update, a worker's median and a catch-up of what was told break no promise."""
@@ -70,8 +72,9 @@ def test_what_is_allowed(promises: Promises, identity: str, asked: dict[str, Any
         ("s1", GATHER, {"who": "s1 s2 s3"}, "3 votes, not 4"),
         ("s1", GATHER, {"who": "s1 s2 s3 w4"}, "foreign vote of w4"),
         ("w2", MEDIAN, {"step": 5}, "did not say that"),
-        ("s1", MEDIAN, {"step": 6}, "no correct server is at step 6"),
-        ("s1", MEDIAN, {"who": "s1 s2"}, "2 votes, not 4"),
+        ("s1", CATCH_UP, {"step": 6}, "no correct server is at step 6"),
+        ("s1", CATCH_UP, {"who": "s2 s3"}, "2 votes, not 3"),
+        ("s1", CATCH_UP, {"who": "s1 s2 s3"}, "the own model is no vote"),
     ],
 )
 def test_broken_votes(
@@ -104,8 +107,8 @@ def test_outside_the_correct_models(promises: Promises, result: float, where: st
 
 def test_equal_votes_different_results(promises: Promises) -> None:
     """Two nodes that hold the same votes compute the same bits."""
-    promises.aggregated("s1", effect(**MEDIAN), np.float32([1.5]))
-    promises.aggregated("w2", effect(**MEDIAN), np.float32([1.5]))
+    for worker in ("w2", "w3"):
+        promises.aggregated(worker, effect(**MEDIAN), np.float32([1.5]))
 
     with pytest.raises(AssertionError, match="different results"):
         promises.aggregated("w2", effect(**MEDIAN), np.float32([1.25]))

@@ -226,6 +226,26 @@ def test_a_restarted_server_is_found_again(net) -> None:
     on_asyncio(main)
 
 
+def test_a_new_life_has_another_boot(net) -> None:
+    """As if the server had restarted, but on the connections that are there."""
+
+    async def main() -> None:
+        async with net.running("w1") as (w1, at_w1), net.running("s1") as (s1, at_s1):
+            await at_w1.wait(lambda: at_w1.connected_ == ["s1"])
+            w1.send(("s1",), Pull(1))
+            await at_s1.message(Pull)
+            boots = []
+            for step in (5, 3):
+                s1.send(("w1",), Hello(step))
+                await at_w1.message(Hello)
+                boots.append(w1.statistics().boot["s1"])
+                s1.new_life()
+            assert boots[0] != boots[1]
+            assert not at_w1.disconnected_
+
+    on_asyncio(main)
+
+
 # Addresses
 
 

@@ -1,11 +1,12 @@
 """How a server that fell behind comes back: by its peers' models, none of them believed alone.
 
-A server that knows the last models of q_ps - 1 peers takes M of those and its own, and goes on at
-the newest step that some correct peer has surely reached: the (f_ps + 1)-th largest of their
-steps. With at most f_ps liars among q_ps >= 2 f_ps + 2 models, every coordinate of the result lies
-within the range of the correct ones. The peers' models need not be of one step: after a restart of
-the whole cluster from checkpoints no two servers may stand at the same step, and asking for one
-step would then wait for ever.
+A server that knows the last models of q_ps - 1 peers takes M of those, and goes on at the newest
+step that some correct peer has surely reached: the (f_ps + 1)-th largest of their steps. With at
+most f_ps liars among q_ps - 1 >= 2 f_ps + 1 models, every coordinate of the result lies within the
+range of the correct ones. The own model is not among them: it may be theta_0, after the disk was
+lost, and a liar beside it could pull the median half of the way back there. The peers' models need
+not be of one step: after a restart of the whole cluster from checkpoints no two servers may stand
+at the same step, and asking for one step would then wait for ever.
 """
 
 from byzsgd.vectors import Vector
@@ -69,7 +70,7 @@ class CatchUp:
         return self._reached(there) if len(there) >= self._needed else -1
 
     def votes(self) -> dict[str, Vector]:
-        """The models to take M of, besides the own one: those of the ``needed`` newest."""
+        """The models to take M of: those of the ``needed`` newest."""
         newest = sorted(self._models, key=lambda peer: (-self._models[peer][0], peer))
         return {peer: self._models[peer][1] for peer in newest[: self._needed]}
 

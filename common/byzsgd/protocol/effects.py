@@ -99,6 +99,15 @@ class SaveCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class NewLife:
+    """From here on the node speaks as if it had just restarted: under a new boot id.
+
+    A server wants it before it goes back to an earlier step. So within one life the step of a
+    correct server's models never falls, and whoever reads them can tell going back from lying.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """A message did not count: to be counted by peer and reason."""
 
@@ -117,5 +126,5 @@ class Stop:
 Work: TypeAlias = Aggregate | ComputeGradient | TryModel
 """Heavy work, whose result comes back as an event."""
 
-Effect: TypeAlias = Send | Publish | Work | SaveCheckpoint | Refuse | Stop
+Effect: TypeAlias = Send | Publish | Work | SaveCheckpoint | NewLife | Refuse | Stop
 """Everything that a node can want."""

@@ -21,7 +21,7 @@ from statistics import median
 from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import GatherModel, Gradient, Hello, Message, Model, Pull, Reason
 from byzsgd.protocol.catchup import CatchUp
-from byzsgd.protocol.effects import MODEL_RULE, Aggregate, Effect, Publish, SaveCheckpoint
+from byzsgd.protocol.effects import MODEL_RULE, Aggregate, Effect, NewLife, Publish, SaveCheckpoint
 from byzsgd.protocol.events import Aggregated, Report, Result
 from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
 from byzsgd.protocol.progress import Drift
@@ -369,6 +369,7 @@ class ParameterServer(Node):
         elif self._stranded(now):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
+            self._effects.append(NewLife())
             self._adopt(self._catch_up.others())
         elif self._looks_around(rumour, now):
             self._asked_for_models = now
@@ -388,8 +389,8 @@ class ParameterServer(Node):
         return waits_long and since >= GO_BACK_AFTER * self.pull_after
 
     def _adopt(self, step: int) -> None:
-        """Take M of the peers' last models and the own one, to go on at another step."""
-        votes = self._catch_up.votes() | {self.identity: self.vector}
+        """Take M of the peers' last models, to go on at another step."""
+        votes = self._catch_up.votes()
         identities = tuple(sorted(votes))
         self._phase = Phase.CATCH_UP
         self.done = False

@@ -21,6 +21,7 @@ from byzsgd.protocol import (
     DeadlinePassed,
     Effect,
     Event,
+    NewLife,
     Node,
     ParameterServer,
     PeerConnected,
@@ -290,6 +291,8 @@ class Simulation:
                     self._later(identity, tried, self._faults.work)
                 case SaveCheckpoint(step, vector):
                     self._checkpoints[identity] = (step, vector)
+                case NewLife():
+                    self._promises.new_life(identity)
                 case Refuse(peer, _, reason):
                     self.refused[peer, reason.value] += 1
                 case Stop(sentence):

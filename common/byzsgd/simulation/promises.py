@@ -49,6 +49,9 @@ class Promises:
             self._medians[identity] = {step: digest_of(vector)}
             self._own[identity][step] = digest_of(vector)
 
+    def new_life(self, identity: str) -> None:
+        """A correct node speaks under a new boot id from here on."""
+
     def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
         """A node is told a vector."""
         if identity in self._told:
@@ -79,7 +82,7 @@ class Promises:
                 identity; if a median of models lies outside the correct ones in any coordinate;
                 if two nodes compute different vectors from equal votes.
         """
-        votes = self._checked_votes(effect)
+        votes = self._checked_votes(identity, effect)
         model = None
         if effect.model is not None:
             model = digest_of(effect.model)
@@ -126,12 +129,14 @@ class Promises:
         assert isinstance(period, int)
         return step > 0 and step % period == 0 and self._cluster.n_servers > 1
 
-    def _checked_votes(self, effect: Aggregate) -> Votes:
+    def _checked_votes(self, identity: str, effect: Aggregate) -> Votes:
         """As many valid votes of the right nodes as make a quorum, one an identity."""
         who = effect.identities
         voters, quorum = self._servers, self._cluster.server_quorum
         if effect.model is not None:
             voters, quorum = self._workers, self._cluster.worker_quorum
+        elif identity in self._servers and effect.own is None:
+            quorum -= 1  # Who catches up has no vote of its own.
         assert len(set(who)) == len(who) == len(effect.vectors), f"double vote: {who}"
         assert tuple(sorted(who)) == who, f"votes out of order: {who}"
         more = voters == self._workers and self._cluster.variant is Variant.SYNCHRONOUS
@@ -153,8 +158,8 @@ class Promises:
         """A server adopts models that it was told, and goes no further than some correct peer."""
         assert step <= self._reached, f"no correct server is at step {step}"
         for voter, digest in votes:
-            mine = voter == identity and digest in self._own[identity].values()
-            assert mine or any(
+            assert voter != identity, "the own model is no vote in a catch-up"
+            assert any(
                 voter == sender and kind is not Gradient and digest in told
                 for (sender, kind, _), told in self._told[identity].items()
             ), f"{voter} did not say that"

@@ -25,7 +25,8 @@ STRANGER = "stranger"
 Direction: TypeAlias = Literal["sent", "received"]
 
 Boot: TypeAlias = bytes
-"""Chance bytes that tell one life of a process from the next."""
+"""Chance bytes that tell one life of a node from the next: it restarted, or went back to an earlier
+step. Within a life the step of a correct server's models never falls."""
 
 
 class TransportError(ByzsgdError):
@@ -69,7 +70,7 @@ class Statistics:
     last_seen: Mapping[str, float]
     """The event loop's time at which each peer last sent anything."""
     boot: Mapping[str, Boot]
-    """Of each peer; another one than before means that it has restarted."""
+    """Of each peer; another one than before means that it lives a new life."""
     connected: frozenset[str]
     """Servers that this node dials and has a connection to."""
 
@@ -110,6 +111,9 @@ class Transport(Protocol):
         Returns:
             The identities that this changes something for.
         """
+
+    def new_life(self) -> None:
+        """Put a new boot id on every message from here on, as a restart would."""
 
     def statistics(self) -> Statistics:
         """What has been counted so far."""

@@ -435,6 +435,10 @@ class ZeroMQ:
         self._messages[kind, "sent"] += 1
         self._bytes[kind, "sent"] += size
 
+    def new_life(self) -> None:
+        """Put a new boot id on every message from here on, as a restart would."""
+        self.boot = secrets.token_bytes(BOOT_BYTES)
+
     def _frames(self, message: Message) -> tuple[str, int, list[zmq.Frame]]:
         """Kind, bytes and frames; the same frames go to every peer, and large ones are no copy."""
         frames = [zmq.Frame(part) for part in encode(message, self.boot)]
