@@ -1,6 +1,8 @@
 """Checkpoints: whole or not at all, and what is damaged or foreign is passed over by name."""
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from byzsgd import checkpoint
-from byzsgd.checkpoint import KEEP, Checkpoint, digest_of, load, load_newest, save
+from byzsgd.checkpoint import (
+    KEEP,
+    Checkpoint,
+    Failure,
+    digest_of,
+    load,
+    load_newest,
+    prepare,
+    save,
+)
 from byzsgd.cluster import Cluster
 from byzsgd.errors import CheckpointError
 from byzsgd.vectors import Vector
@@ -185,6 +196,28 @@ def test_what_cannot_be_opened_is_passed_over(tmp_path: Path) -> None:
     assert len(problems) == 2
 
 
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody will ever write into it, and nothing is ever at its end."""
+    keep_model(tmp_path, 1)
+    pipe = tmp_path / "step-000000000002.safetensors"
+    os.mkfifo(pipe)
+    (tmp_path / "step-000000000003.safetensors").symlink_to("/dev/zero")
+
+    step, problems = newest(tmp_path)
+    assert step == 1
+    assert problems[1] == f"{pipe}: is no file, so it is passed over"
+    assert len(problems) == 2
+
+
+def test_what_is_no_file_is_no_checkpoint_to_remove(tmp_path: Path) -> None:
+    """A folder with the name of an older one neither counts among those that stay nor fails."""
+    (tmp_path / "step-000000000001.safetensors").mkdir()
+    for step in (2, 3, 4):
+        keep_model(tmp_path, step, keep=2)
+
+    assert names(tmp_path) == [f"step-{step:012}.safetensors" for step in (1, 3, 4)]
+
+
 def forged(step: int, vector: np.ndarray, digest: bytes, path: Path) -> None:
     """Write a file with the right checksum of a wrong vector."""
     checksum = checkpoint._checksum(step, vector)
@@ -244,7 +277,7 @@ class Crash(BaseException):
 
 OPERATIONS = [
     (Path, "mkdir"),
-    (checkpoint, "save_file"),
+    (checkpoint, "_write"),
     (os, "fsync"),
     (Path, "replace"),
     (os, "close"),
@@ -310,12 +343,12 @@ def test_a_crash_while_writing_leaves_the_older_one(
     """Half a file is on disk under another name, and is overwritten the next time."""
     keep_model(tmp_path, 1)
 
-    def half(tensors: Any, path: Path, metadata: Any) -> None:
-        Path(path).write_bytes(b"half a file")
+    def half(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", half)
+        patch.setattr(checkpoint, "_write", half)
         with pytest.raises(Crash):
             keep_model(tmp_path, 2)
     assert newest(tmp_path) == (1, [])
@@ -363,7 +396,7 @@ def test_a_full_disk_is_a_clear_error_and_older_ones_stay(
 
 
 def test_a_folder_that_takes_nothing_is_a_clear_error(tmp_path: Path) -> None:
-    """The library's own error becomes one of ours, and older checkpoints stay."""
+    """It becomes an error of ours, and older checkpoints stay."""
     keep_model(tmp_path, 1)
     (tmp_path / "saving.partial").mkdir()
 
@@ -390,3 +423,41 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be written: .*Permission denied"):
         keep_model(tmp_path, 2)
     assert newest(tmp_path) == (1, [])
+
+
+# Why it was not written
+
+
+@pytest.mark.parametrize(
+    ("number", "failure", "words"),
+    [
+        (errno.ENOSPC, Failure.FULL, "the disk is full: "),
+        (errno.EDQUOT, Failure.FULL, "the disk is full: "),
+        (errno.EROFS, Failure.READ_ONLY, "the disk is read-only: "),
+        (errno.EACCES, Failure.PERMISSION, "no permission: "),
+        (errno.EIO, Failure.OTHER, "[Errno 5]"),
+    ],
+)
+def test_the_reason_is_one_of_a_closed_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, failure: Failure, words: str
+) -> None:
+    """Whichever operation the system refuses, and in words."""
+
+    def refused(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(CheckpointError, match=re.escape(f": cannot be written: {words}")) as found:
+        keep_model(tmp_path, 1)
+    assert found.value.failure is failure
+
+
+def test_a_folder_is_prepared(tmp_path: Path) -> None:
+    """It is made, nothing is left in it, and one that cannot be made is said with the reason."""
+    prepare(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written: ") as found:
+        prepare(tmp_path / "file" / "b")
+    assert found.value.failure is Failure.OTHER

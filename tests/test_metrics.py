@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client import Metric as Family
 from prometheus_client.exposition import generate_latest
 
+from byzsgd.checkpoint import Failure, Saves
 from byzsgd.cluster import Cluster
 from byzsgd.filters import Filter
 from byzsgd.messages import GatherModel, Gradient, Model, Reason
@@ -329,3 +330,27 @@ def test_the_number_of_series_is_bounded(server: Any, cluster: Callable[..., Clu
             s1.receives(peer, Gradient(step, np.float32([step])), Model(step, np.float32([1])))
     peers = len(s1.node.cluster.nodes) + 1
     assert len(list(series())) < 100 + peers * len(Reason)
+
+
+def test_checkpoints_are_counted_where_they_are_kept(server: Any) -> None:
+    """Written, failed by reason, whether they fail now, and the newest one's step and age."""
+    saves = Saves(written=3, step=40, at=2.0, error="full")
+    saves.failed[Failure.FULL] = 2
+    collector = NodeCollector(server().node, lambda: STATISTICS, lambda: 0.0, lambda: 12.0, saves)
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+        if "checkpoint" in sample.name
+    }
+
+    assert found == {
+        ("byzsgd_server_checkpoints_total",): 3,
+        ("byzsgd_server_checkpoint_failures_total", "full"): 2,
+        ("byzsgd_server_checkpoint_failures_total", "read-only"): 0,
+        ("byzsgd_server_checkpoint_failures_total", "permission"): 0,
+        ("byzsgd_server_checkpoint_failures_total", "other"): 0,
+        ("byzsgd_server_checkpoint_failing",): 1,
+        ("byzsgd_server_checkpoint_step",): 40,
+        ("byzsgd_server_checkpoint_age_seconds",): 10,
+    }

@@ -4,15 +4,18 @@ A checkpoint is one safetensors file, ``step-<12 digits>.safetensors``, with the
 and its step, checksum and digest as metadata; any reader of safetensors can open it.
 """
 
+import errno
 import hashlib
 import os
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from byzsgd.cluster import Cluster
 from byzsgd.errors import CheckpointError
@@ -20,6 +23,55 @@ from byzsgd.vectors import Vector, is_finite, is_vector
 
 KEEP = 3
 """Checkpoints that stay on disk: should the newest be damaged, an older one is there."""
+
+
+PARTIAL = "saving.partial"
+"""A file that is being written. One name: crashes never leave more than one."""
+
+
+class Failure(StrEnum):
+    """Why a checkpoint was not written: a closed set, the label of every failure counted."""
+
+    FULL = "full"
+    """No room is left on the disk, or of what this user may fill."""
+    READ_ONLY = "read-only"
+    """The disk takes nothing: mounted so, or gone bad."""
+    PERMISSION = "permission"
+    """The folder is not this user's to write to."""
+    OTHER = "other"
+    """Anything else that the system says."""
+
+
+FAILURES = {
+    errno.ENOSPC: Failure.FULL,
+    errno.EDQUOT: Failure.FULL,
+    errno.EROFS: Failure.READ_ONLY,
+    errno.EACCES: Failure.PERMISSION,
+    errno.EPERM: Failure.PERMISSION,
+}
+
+WORDS = {
+    Failure.FULL: "the disk is full: ",
+    Failure.READ_ONLY: "the disk is read-only: ",
+    Failure.PERMISSION: "no permission: ",
+    Failure.OTHER: "",
+}
+
+
+@dataclass(slots=True)
+class Saves:
+    """What became of a node's checkpoints since it started; read when somebody looks."""
+
+    written: int = 0
+    """Checkpoints that are on disk since."""
+    failed: Counter[Failure] = field(default_factory=Counter)
+    """Those that are not, by reason."""
+    step: int | None = None
+    """Of the newest on disk, by which the node would resume; None while there is none."""
+    at: float = 0.0
+    """Instant of the last one written, or of the start."""
+    error: str | None = None
+    """Why the last one was not written; None if it was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +89,21 @@ def digest_of(cluster: Cluster) -> bytes:
     return cluster.digest("task", "task_options")
 
 
+def prepare(folder: Path) -> None:
+    """Make a folder for checkpoints, and see whether it takes any.
+
+    Raises:
+        CheckpointError: If it cannot be made, or takes nothing.
+    """
+    probe = folder / PARTIAL
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise _refused(folder, error) from None
+
+
 def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = KEEP) -> None:
     """Write a checkpoint, then remove all but the newest.
 
@@ -52,23 +119,25 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
         keep: How many checkpoints stay, at least 1.
 
     Raises:
-        CheckpointError: If the disk refuses; older checkpoints are then untouched.
+        CheckpointError: If the disk refuses; older checkpoints are then untouched. Its ``failure``
+            is one of ``Failure``.
     """
     path = folder / f"step-{step:012}.safetensors"
-    partial = folder / "saving.partial"  # One name: crashes never leave more than one.
+    partial = folder / PARTIAL
     metadata = {"step": str(step), "digest": digest.hex(), "checksum": _checksum(step, vector)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"vector": vector}, partial, metadata=metadata)
-        _to_disk(partial)
+        # Not by safetensors itself: what it leaves of a file when it is killed has chance names.
+        _write(partial, serialized({"vector": vector}, metadata=metadata))
         partial.replace(path)
         _to_disk(folder)
-        for old in [each for each in _newest_first(folder) if each <= path][keep:]:
+        ours = [each for each in _newest_first(folder) if each <= path and each.is_file()]
+        for old in ours[keep:]:
             old.unlink()
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {error}") from None
+        raise _refused(path, error) from None
 
 
 def load_newest(folder: Path, *, d: int, digest: bytes) -> tuple[Checkpoint | None, list[str]]:
@@ -94,6 +163,8 @@ def load(path: Path, *, d: int, digest: bytes) -> Checkpoint:
     Raises:
         CheckpointError: If it cannot be read, is damaged, or belongs to something else.
     """
+    if path.exists() and not path.is_file():  # A pipe would be waited for.
+        raise CheckpointError(f"{path}: is no file, so it is passed over")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -110,6 +181,12 @@ def load(path: Path, *, d: int, digest: bytes) -> Checkpoint:
     return Checkpoint(step, vector)
 
 
+def _refused(path: Path, error: OSError) -> CheckpointError:
+    """What the system said about a file that was to be written."""
+    failure = FAILURES.get(error.errno or 0, Failure.OTHER)
+    return CheckpointError(f"{path}: cannot be written: {WORDS[failure]}{error}", failure)
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
@@ -118,6 +195,18 @@ def _checksum(step: int, vector: Vector) -> str:
     digest = hashlib.blake2b(str(step).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(vector).data)
     return digest.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that only this user may read, and bring it to disk."""
+    with open(path, "wb", opener=_private) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _to_disk(path: Path) -> None:

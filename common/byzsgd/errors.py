@@ -6,7 +6,7 @@
     ├── ConfigError             a file, a flag or a word is wrong: exit status 2
     │   ├── ClusterError        the cluster file, every problem in one report
     │   └── TaskError           the task cannot be found, raises, or breaks its contract
-    ├── CheckpointError         what lies on disk is damaged or belongs to another cluster
+    ├── CheckpointError         a checkpoint is damaged, foreign, or cannot be written
     └── WireError               bytes that are no message; carries a Reason, never leaves transport
 
 A peer's fault is data (a refusal), never an exception out of the protocol; a bug of ours is an
@@ -41,7 +41,14 @@ class TaskError(ConfigError):
 
 
 class CheckpointError(ByzsgdError):
-    """A checkpoint that is damaged or belongs to another cluster."""
+    """A checkpoint that is damaged, belongs to another cluster, or cannot be written.
+
+    ``failure`` is the closed label that one that cannot be written is counted under.
+    """
+
+    def __init__(self, text: str, failure: str = "other") -> None:
+        self.failure = failure
+        super().__init__(text)
 
 
 class WireError(ByzsgdError):

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from byzsgd import __version__
+from byzsgd.checkpoint import Failure, Saves
 from byzsgd.cluster import Role, Variant
 from byzsgd.messages import Reason
 from byzsgd.protocol import Node, ParameterServer
@@ -36,6 +37,7 @@ class NodeCollector(Collector):
         statistics: Callable[[], Statistics],
         lag_seconds: Callable[[], float],
         clock: Callable[[], float],
+        saves: Saves | None = None,
     ) -> None:
         """Watch a node.
 
@@ -44,8 +46,10 @@ class NodeCollector(Collector):
             statistics: The transport's counters.
             lag_seconds: How late the event loop was at the last look.
             clock: The clock that the node's ``now`` comes from.
+            saves: What became of a server's checkpoints; None where it keeps none.
         """
         self._node = node
+        self._saves = saves
         self._statistics = statistics
         self._lag_seconds = lag_seconds
         self._clock = clock
@@ -61,6 +65,8 @@ class NodeCollector(Collector):
             yield from self._of_rounds()
         if isinstance(self._node, ParameterServer):
             yield from self._of_server()
+            if self._saves is not None:
+                yield from self._of_checkpoints(self._saves)
         else:
             yield from self._of_worker()
             if synchronous:
@@ -103,7 +109,7 @@ class NodeCollector(Collector):
         yield waits
         work = HistogramMetricFamily(
             "byzsgd_node_work_seconds",
-            "Time of heavy work, by aggregation rule, and of gradients.",
+            "Time of heavy work, by aggregation rule, and of gradients and checkpoints.",
             labels=["kind"],
         )
         for kind, buckets in sorted(progress.work.items()):
@@ -201,6 +207,35 @@ class NodeCollector(Collector):
         for worker, count in sorted(progress.left_out.items()):
             left_out.add_metric([worker], count)
         yield left_out
+
+    def _of_checkpoints(self, saves: Saves) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "byzsgd_server_checkpoints", "Checkpoints written since the start.", saves.written
+        )
+        failed = CounterMetricFamily(
+            "byzsgd_server_checkpoint_failures",
+            "Checkpoints that the disk did not take, by reason.",
+            labels=["reason"],
+        )
+        for failure in Failure:
+            failed.add_metric([failure.value], saves.failed[failure])
+        yield failed
+        yield GaugeMetricFamily(
+            "byzsgd_server_checkpoint_failing",
+            "1 while the last checkpoint was not written.",
+            saves.error is not None,
+        )
+        if saves.step is not None:
+            yield GaugeMetricFamily(
+                "byzsgd_server_checkpoint_step",
+                "Step of the newest checkpoint, at which the server would resume.",
+                saves.step,
+            )
+        yield GaugeMetricFamily(
+            "byzsgd_server_checkpoint_age_seconds",
+            "Time since the last checkpoint was written, or since the start.",
+            self._clock() - saves.at,
+        )
 
     def _of_worker(self) -> Iterator[Metric]:
         progress = self._node.progress

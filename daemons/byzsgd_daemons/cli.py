@@ -4,6 +4,7 @@ Sub-commands are imported when called, so that a server starts without the learn
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -279,11 +280,22 @@ def _run(arguments: argparse.Namespace, main: Callable[[], Coroutine[Any, Any, N
     from byzsgd_daemons import logs
 
     logs.configure(arguments.log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_before_the_start)
     if arguments.until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, name="stdin", daemon=True).start()
     malloc.tune()
     uvloop.run(main())
     return 0
+
+
+def _stop_before_the_start(*_: object) -> NoReturn:
+    """Ends a daemon that still loads or builds what it needs; then its host hears signals.
+
+    Whatever process builds a server's first model for it is ended by what this raises there.
+    """
+    logging.getLogger("byzsgd").info("stops: a signal asked for it, before the start")
+    raise SystemExit(0)
 
 
 def _stop_with_stdin() -> None:

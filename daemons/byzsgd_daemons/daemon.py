@@ -38,7 +38,13 @@ async def run(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(
-        NodeCollector(node, transport.statistics, lambda: host.lag_seconds, loop.time)
+        NodeCollector(
+            node,
+            transport.statistics,
+            lambda: host.lag_seconds,
+            loop.time,
+            host.saves if host.keeps else None,
+        )
     )
     status = partial(_status, host, transport, loop)
     server = HttpServer(http, status, registry) if http else None
@@ -56,4 +62,5 @@ async def run(
 
 
 def _status(host: Host, transport: Transport, loop: asyncio.AbstractEventLoop) -> dict[str, object]:
-    return snapshot(host.node, transport.statistics(), loop.time())
+    saves = host.saves if host.keeps else None
+    return snapshot(host.node, transport.statistics(), loop.time(), saves)

@@ -12,7 +12,8 @@ from pathlib import Path
 from threading import Timer
 
 from byzsgd import checkpoint
-from byzsgd.errors import ByzsgdError, ConfigError, TaskError
+from byzsgd.checkpoint import Failure, Saves
+from byzsgd.errors import ByzsgdError, CheckpointError, ConfigError, TaskError
 from byzsgd.messages import Message, Reason
 from byzsgd.protocol import (
     Aggregate,
@@ -46,6 +47,9 @@ SLOW_SECONDS = 3.0
 WATCH_SECONDS = 0.5
 """How often the host looks at its own lag and at whom the node waits for."""
 
+UNSAVED_SECONDS = 600.0
+"""How often it is said that checkpoints still fail."""
+
 Work = Callable[[], Result]
 """A piece of heavy work, done in a thread: returns the event that says so."""
 
@@ -72,6 +76,8 @@ class Host:
         self.node = node
         self.lag_seconds = 0.0
         """How late the event loop was, at the last look."""
+        self.saves = Saves()
+        """What became of the node's checkpoints."""
         self._gradient = gradient
         self._checkpoints = checkpoints
         self._stop_seconds = stop_seconds
@@ -88,13 +94,20 @@ class Host:
         self._told_done = False
         self._told_variance = State.UNKNOWN
         self._saving = False
+        self._save_began = 0.0
         self._unsaved: SaveCheckpoint | None = None
+        self._told_unsaved = Limiter(time.monotonic, UNSAVED_SECONDS)
 
     @property
     def transport(self) -> Transport:
         """What carries the node's messages, once it runs."""
         assert self._transport is not None
         return self._transport
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the node's checkpoints go to disk."""
+        return self._checkpoints is not None
 
     @property
     def gradient(self) -> Gradient:
@@ -112,6 +125,7 @@ class Host:
         self._loop = loop
         self._stopped = loop.create_future()
         self._transport = transport
+        self.saves.at = loop.time()
         await transport.open()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
@@ -239,30 +253,66 @@ class Host:
         self._saving = True
         self._write(effect).add_done_callback(self._saved)
 
-    def _write(self, effect: SaveCheckpoint) -> "asyncio.Future[None]":
-        """Write a checkpoint in a thread of its own."""
-        assert self._checkpoints is not None
-        digest = checkpoint.digest_of(self.node.cluster)
-        write = partial(checkpoint.save, self._checkpoints, effect.step, effect.vector)
-        return self._loop.run_in_executor(self._disk, partial(write, digest=digest))
+    def _write(self, effect: SaveCheckpoint) -> "asyncio.Future[int]":
+        """Write a checkpoint in a thread of its own; the future holds its step."""
+        folder, digest = self._checkpoints, checkpoint.digest_of(self.node.cluster)
+        assert folder is not None
+
+        def write() -> int:
+            checkpoint.save(folder, effect.step, effect.vector, digest=digest)
+            return effect.step
+
+        self._save_began = self._loop.time()
+        return self._loop.run_in_executor(self._disk, write)
 
     async def _save_at_the_end(self) -> None:
-        """Save what the node would lose; a disk that refuses does not hold up the end."""
+        """Save what the node would lose.
+
+        Raises:
+            CheckpointError: If the disk refuses: the operator must know, the state is not there.
+        """
         effect = self.node.checkpoint()
         if self._checkpoints is None or effect is None:
             return
         try:
             await self._write(effect)
-        except ByzsgdError as error:
-            self._log.error("checkpoint not saved: %s", error)
+        except CheckpointError as error:
+            kept = self.saves.step
+            on_disk = "nothing is on disk" if kept is None else f"on disk is step {kept}"
+            raise CheckpointError(
+                f"step {effect.step} is not saved, {on_disk}: {error}", error.failure
+            ) from None
 
-    def _saved(self, future: "asyncio.Future[None]") -> None:
+    def _saved(self, future: "asyncio.Future[int]") -> None:
         self._saving = False
-        if not future.cancelled() and (error := future.exception()):
-            self._log.error("checkpoint not saved, training goes on: %s", error)
+        if not future.cancelled():
+            if error := future.exception():
+                self.unsaved(error)
+            else:
+                self._kept(future.result())
         effect, self._unsaved = self._unsaved, None
         if effect and not self._stopped.done():
             self._save(effect)
+
+    def _kept(self, step: int) -> None:
+        """Count a checkpoint that is on disk, and say so if those before it failed."""
+        now = self._loop.time()
+        self.node.progress.worked("checkpoint", now - self._save_began)
+        if self.saves.error:
+            self._log.info("checkpoints are saved again, at step %d", step, extra={"step": step})
+            self._told_unsaved = Limiter(time.monotonic, UNSAVED_SECONDS)
+        self.saves.written += 1
+        self.saves.step, self.saves.at, self.saves.error = step, now, None
+
+    def unsaved(self, error: BaseException) -> None:
+        """Count a checkpoint that the disk refuses, and say so: when it begins, then rarely."""
+        failure = error.failure if isinstance(error, CheckpointError) else Failure.OTHER
+        self.saves.failed[Failure(failure)] += 1
+        self.saves.error = str(error)
+        held = self._told_unsaved.let(failure)
+        if held is not None:
+            more = f" (and {held} times before)" if held else ""
+            self._log.error("checkpoint not saved, training goes on: %s%s", error, more)
 
     # Watching
 
@@ -327,7 +377,8 @@ class Host:
         self._log.info("stops: a signal asked for it")
         # A thread in a long computation cannot be interrupted, and Python waits for it even after
         # the loop is gone: the process ends without it.
-        last_resort = Timer(self._stop_seconds, os._exit, (0,))
+        # With checkpoints its last one may then be missing.
+        last_resort = Timer(self._stop_seconds, os._exit, (int(self.keeps),))
         last_resort.daemon = True
         last_resort.start()
         self._end(None)

@@ -128,7 +128,7 @@ def initial_model(settings: Settings, cluster: Cluster) -> Initial:
 
     Raises:
         TaskError: If the task cannot be used; the text is the other process's.
-        ConfigError: If a given file holds no initial model, or the state folder takes none.
+        ConfigError: If a given file holds no initial model, or the state folder cannot be made.
     """
     if settings.initial is not None:
         try:
@@ -164,10 +164,13 @@ def _built_elsewhere(settings: Settings) -> Initial:
 
 
 def _keep(initial: Initial, path: Path) -> None:
+    """Spare the next start the work, if the disk takes it."""
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(initial, partial)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
+        if path.parent.is_dir():
+            return  # The disk is full, say; whoever saves checkpoints there says so.
         raise ConfigError(f"--state {path.parent}: cannot be written to: {error}") from None

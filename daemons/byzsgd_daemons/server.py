@@ -1,7 +1,11 @@
 """A server daemon: builds a correct parameter server from its files and runs it."""
 
+from pathlib import Path
+
 from byzsgd import checkpoint
+from byzsgd.checkpoint import Failure
 from byzsgd.cluster import Role
+from byzsgd.errors import CheckpointError, ConfigError
 from byzsgd.protocol import server_of
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
@@ -15,7 +19,8 @@ async def serve(settings: config.Settings) -> None:
     """Run a server until a signal ends it.
 
     Raises:
-        ByzsgdError: If its files are wrong, an address is taken, or the node must not go on.
+        ByzsgdError: If its files are wrong, an address is taken, the node must not go on, or its
+            last checkpoint cannot be written.
     """
     log = logger(settings.id)
     cluster = config.read_cluster(settings.cluster)
@@ -24,9 +29,10 @@ async def serve(settings: config.Settings) -> None:
     http = config.http_address(node, settings)
     for warning in cluster.warnings():
         log.warning("%s", warning)
-    initial = initial_model(settings, cluster)
-    step, vector = 0, initial.vector
     checkpoints = settings.state / "checkpoints" if settings.state else None
+    unready = _prepare(checkpoints, settings.state) if checkpoints and settings.state else None
+    initial = initial_model(settings, cluster)
+    step, vector, saved = 0, initial.vector, None
     if checkpoints:
         found, problems = checkpoint.load_newest(
             checkpoints, d=len(vector), digest=checkpoint.digest_of(cluster)
@@ -34,7 +40,7 @@ async def serve(settings: config.Settings) -> None:
         for problem in problems:
             log.warning("%s", problem)
         if found:
-            step, vector = found.step, found.vector
+            step, vector, saved = found.step, found.vector, found.step
             log.info("resumes from the checkpoint of step %d", step, extra={"step": step})
     server = server_of(
         cluster,
@@ -46,5 +52,25 @@ async def serve(settings: config.Settings) -> None:
         checkpoint_period=settings.checkpoint_period if checkpoints else 0,
     )
     host = Host(server, checkpoints=checkpoints, stop_seconds=settings.stop_seconds)
+    host.saves.step = saved
+    if unready:
+        host.unsaved(unready)
     transport = ZeroMQ(settings.id, cluster, secret, len(vector), host, bind_host=settings.bind)
     await daemon.run(host, transport, http, Reload(settings, cluster, transport))
+
+
+def _prepare(checkpoints: Path, state: Path) -> CheckpointError | None:
+    """Make the folder of the checkpoints; what a disk has against it holds nobody up.
+
+    A server whose disk is full or read-only would, if it did not start, be one silent node more.
+
+    Raises:
+        ConfigError: If it cannot be made, or is not ours to write to: the operator asked for it.
+    """
+    try:
+        checkpoint.prepare(checkpoints)
+    except CheckpointError as error:
+        if error.failure == Failure.PERMISSION or not state.is_dir():
+            raise ConfigError(f"--state {state}: {error}") from None
+        return error
+    return None

@@ -4,6 +4,7 @@ from math import isfinite
 from typing import Any
 
 from byzsgd import __version__
+from byzsgd.checkpoint import Saves
 from byzsgd.cluster import Role, Variant
 from byzsgd.metrics import quorum_margins, refusals
 from byzsgd.protocol import Node, ParameterServer, variance
@@ -14,13 +15,16 @@ READY_WAIT_SECONDS = 10.0
 """A node that waits longer for a quorum is not in step with its peers."""
 
 
-def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
+def snapshot(
+    node: Node, statistics: Statistics, now: float, saves: Saves | None = None
+) -> dict[str, Any]:
     """What /status shows, as plain JSON values.
 
     Args:
         node: The state machine.
         statistics: The transport's counters.
         now: The clock that the node's ``now`` comes from.
+        saves: What became of a server's checkpoints; None where it keeps none.
     """
     progress, waiting = node.progress, node.waiting()
     role = node.cluster.role(node.identity)
@@ -70,6 +74,13 @@ def snapshot(node: Node, statistics: Statistics, now: float) -> dict[str, Any]:
                 "state": progress.variance.state.value,
                 "since": progress.variance.since,
                 "sentence": variance.sentence(progress.variance, node.cluster),
+            },
+            "checkpoint": None
+            if saves is None
+            else {
+                "step": saves.step,
+                "seconds": round(now - saves.at, 3),
+                "error": saves.error,
             },
         }
     else:

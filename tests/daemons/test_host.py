@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from byzsgd import checkpoint
-from byzsgd.checkpoint import digest_of, load_newest
+from byzsgd.checkpoint import Failure, digest_of, load_newest
 from byzsgd.errors import ByzsgdError, CheckpointError, ConfigError, TaskError
 from byzsgd.messages import Gradient, Model, Pull, Reason
 from byzsgd.protocol import (
@@ -40,7 +40,7 @@ from byzsgd.protocol import (
 from byzsgd.protocol.node import Waiting
 from byzsgd.protocol.variance import State
 from byzsgd_daemons import host as module
-from byzsgd_daemons.host import INLINE_MAX, SLOW_SECONDS, Host
+from byzsgd_daemons.host import INLINE_MAX, SLOW_SECONDS, UNSAVED_SECONDS, Host
 
 PATIENCE_SECONDS = 60.0
 
@@ -452,6 +452,65 @@ def test_training_goes_on_without_its_checkpoint(
     assert messages(caplog, logging.ERROR)[0] == (
         "checkpoint not saved, training goes on: no space"
     )
+
+
+def test_a_disk_that_takes_nothing_is_told_of_once_and_its_return_too(
+    puppet: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each is counted by its reason; another reason is told of, and after long the same again."""
+    caplog.set_level(logging.INFO)
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+
+    async def main() -> None:
+        host = Host(puppet(), checkpoints=tmp_path)
+        host._loop = asyncio.get_running_loop()
+        full, read_only = CheckpointError("full!", "full"), CheckpointError("ro!", "read-only")
+        for error in (full, full, read_only, full):
+            host.unsaved(error)
+        assert host.saves.failed == {Failure.FULL: 3, Failure.READ_ONLY: 1}
+        assert (host.saves.written, host.saves.step, host.saves.error) == (0, None, "full!")
+        clock[0] += UNSAVED_SECONDS
+        host.unsaved(full)
+        host._kept(9)
+        host._kept(12)
+        assert (host.saves.written, host.saves.step, host.saves.error) == (2, 12, None)
+        host.unsaved(full)
+        assert host.node.progress.work["checkpoint"].counts
+
+    asyncio.run(main())
+    prefix = "checkpoint not saved, training goes on:"
+    assert messages(caplog) == [
+        f"{prefix} full!",
+        f"{prefix} ro!",
+        f"{prefix} full! (and 2 times before)",
+        "checkpoints are saved again, at step 9",
+        f"{prefix} full!",
+    ]
+
+
+def test_a_stop_that_loses_the_model_is_an_error(
+    run: Any, puppet: Any, wire: Any, disk: Disk, tmp_path: Path
+) -> None:
+    """The operator is told what is on disk instead; the transport is closed all the same."""
+    disk.error = CheckpointError("no space", "full")
+    disk.gate.release()
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        node.checkpoint = lambda: SaveCheckpoint(9, ONE)
+        host = Host(node, checkpoints=tmp_path)
+        host.saves.step = 4
+        with hosted(host, transport) as task:
+            await transport.running.wait()
+            host._end(None)
+            with pytest.raises(
+                CheckpointError, match=r"^step 9 is not saved, on disk is step 4: no"
+            ):
+                await task
+        assert transport.calls[-1] == "close"
+
+    run(main)
 
 
 def test_without_a_folder_nothing_is_saved(run: Any, puppet: Any, wire: Any, disk: Disk) -> None:

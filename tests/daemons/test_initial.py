@@ -1,5 +1,6 @@
 """theta_0 without torch in the server: built elsewhere, kept, and built again when damaged."""
 
+import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,23 @@ def test_a_state_folder_that_takes_nothing_is_named(
 
     with pytest.raises(ConfigError, match=rf"^--state {tmp_path}/state: cannot be written to: "):
         model_of(files, state=tmp_path / "state")
+
+
+def test_a_full_disk_costs_no_more_than_the_next_build(
+    files: Any, tmp_path: Path, builds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is there and takes nothing: the model is used, and built again another time."""
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        first = model_of(files, state=tmp_path)
+    second = model_of(files, state=tmp_path)
+
+    assert len(builds) == 2
+    assert first.vector.tobytes() == second.vector.tobytes()
 
 
 @pytest.mark.parametrize(

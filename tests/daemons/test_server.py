@@ -1,7 +1,9 @@
 """A server daemon is built from its files: initial model, checkpoint, and everything refused."""
 
 import asyncio
+import errno
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,50 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert node.step == 100
     [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warning.startswith(f"{damaged}: cannot be read, so it is passed over")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_takes_nothing_holds_no_start_up(
+    served: Any,
+    files: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """One silent server more would be worse: it resumes from what it can read, and says so."""
+    save(files, tmp_path, 100, 1)
+
+    def refused(path: Path, data: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    node, _ = served(state=tmp_path)
+
+    assert node.step == 100
+    [error] = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert error.startswith("checkpoint not saved, training goes on: ")
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused(served: Any, tmp_path: Path) -> None:
+    """It was asked for, and is not to be had: at the start, where the operator looks."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match=rf"^--state {tmp_path}/file/state: .*cannot be written"):
+        served(state=tmp_path / "file" / "state")
+
+
+def test_a_state_folder_without_permission_is_refused(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission comes back by itself."""
+
+    def refused(path: Path, data: bytes) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(ConfigError, match=rf"^--state {tmp_path}: .*no permission: "):
+        served(state=tmp_path)
 
 
 def test_a_resumed_server_may_write_into_nothing_of_the_file(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from byzsgd.checkpoint import Saves
 from byzsgd.messages import Gradient, Hello, Model, Reason
 from byzsgd.protocol.variance import RATIO_MAX, SPAN, Spread
 from byzsgd.transport import STRANGER, Statistics
@@ -69,6 +70,19 @@ def test_a_server_tells_its_variance_condition(server: Any, told: Any) -> None:
     assert status["variance_condition"]["state"] == "violated"
     assert status["variance_condition"]["since"] == SPAN - 1
     assert "100 or more over the last updates" in status["variance_condition"]["sentence"]
+
+
+def test_a_server_tells_of_its_checkpoints(server: Any, statistics: Statistics) -> None:
+    """The newest one's step, how long ago, why the last one failed; null where none are kept."""
+    s1 = server()
+    assert snapshot(s1.node, statistics, 0.0)["checkpoint"] is None
+
+    saves = Saves(step=40, at=100.0, error="the disk is full")
+    assert snapshot(s1.node, statistics, 102.5, saves)["checkpoint"] == {
+        "step": 40,
+        "seconds": 2.5,
+        "error": "the disk is full",
+    }
 
 
 def test_a_new_worker_tells_where_it_stands(worker: Any, told: Any) -> None:
