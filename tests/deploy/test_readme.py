@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from byzsgd.checkpoint import Saves
 from byzsgd.cluster import Cluster, Variant
 from byzsgd.messages import Reason
 from byzsgd.metrics import NodeCollector
@@ -49,7 +50,8 @@ def cluster() -> Cluster:
 def exposed(node: Node) -> dict[str, str]:
     """The names that a scrape of a node shows to PromQL, and their types."""
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0))
+    saves = Saves(step=1)
+    registry.register(NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0, saves))
     suffix = {"counter": "_total"}
     return {metric.name + suffix.get(metric.type, ""): metric.type for metric in registry.collect()}
 
