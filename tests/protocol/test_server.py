@@ -493,6 +493,16 @@ def test_a_server_that_missed_a_gather_adopts_its_peers_models(server: Make) -> 
     assert s1.node.progress.steps == 0
 
 
+def test_where_2_f_peers_must_do_the_own_model_is_a_vote(cluster: Make, server: Make) -> None:
+    """The synchronous variant allows q_ps = 2 f_ps + 1: a median of fewer would not be safe."""
+    s1 = server(cluster(servers=4, variant="synchronous", gather_period=1), value=5)
+    s1.receives("s2", Model(9, v(-900)))
+
+    assert s1.receives("s3", Model(9, v(6)))[-1] == (
+        "coordinate_median step=9 f=1: s1=5 s2=-900 s3=6"
+    )
+
+
 @pytest.mark.parametrize("lie", [-900, 900])
 def test_a_lost_disk_and_a_lie_move_no_median(server: Make, lie: float) -> None:
     """A server that begins again at theta_0 = 0 rejoins within the range of its correct peers."""

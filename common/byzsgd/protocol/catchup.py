@@ -4,7 +4,9 @@ A server that knows the last models of q_ps - 1 peers takes M of those, and goes
 step that some correct peer has surely reached: the (f_ps + 1)-th largest of their steps. With at
 most f_ps liars among q_ps - 1 >= 2 f_ps + 1 models, every coordinate of the result lies within the
 range of the correct ones. The own model is not among them: it may be theta_0, after the disk was
-lost, and a liar beside it could pull the median half of the way back there. The peers' models need
+lost, and a liar beside it could pull the median half of the way back there. (Where q_ps is 2 f_ps +
+1, as the synchronous variant allows, it must be: 2 f_ps peers may be all that answer, and with
+that many alone a median is no longer safe.) The peers' models need
 not be of one step: after a restart of the whole cluster from checkpoints no two servers may stand
 at the same step, and asking for one step would then wait for ever.
 """

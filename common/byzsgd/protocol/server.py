@@ -391,6 +391,9 @@ class ParameterServer(Node):
     def _adopt(self, step: int) -> None:
         """Take M of the peers' last models, to go on at another step."""
         votes = self._catch_up.votes()
+        if len(votes) <= 2 * self.cluster.f_servers:
+            # Synchronous, with the smallest quorum: a median needs the own model, too.
+            votes[self.identity] = self.vector
         identities = tuple(sorted(votes))
         self._phase = Phase.CATCH_UP
         self.done = False

@@ -135,8 +135,8 @@ class Promises:
         voters, quorum = self._servers, self._cluster.server_quorum
         if effect.model is not None:
             voters, quorum = self._workers, self._cluster.worker_quorum
-        elif identity in self._servers and effect.own is None:
-            quorum -= 1  # Who catches up has no vote of its own.
+        elif identity in self._servers and effect.own is None and not self._own_votes:
+            quorum -= 1
         assert len(set(who)) == len(who) == len(effect.vectors), f"double vote: {who}"
         assert tuple(sorted(who)) == who, f"votes out of order: {who}"
         more = voters == self._workers and self._cluster.variant is Variant.SYNCHRONOUS
@@ -146,6 +146,11 @@ class Promises:
             assert voter in voters, f"foreign vote of {voter}"
             assert bool(np.isfinite(vector).all()), f"invalid vote of {voter}"
         return list(zip(who, map(digest_of, effect.vectors), strict=True))
+
+    @property
+    def _own_votes(self) -> bool:
+        """Whether who catches up takes its own model for a vote: too few peers may answer."""
+        return self._cluster.server_quorum - 1 <= 2 * self._cluster.f_servers
 
     def _check_told(self, identity: str, votes: Votes, kind: type[Message], step: int) -> None:
         """Each vote is the first that its voter cast in that step."""
@@ -158,8 +163,9 @@ class Promises:
         """A server adopts models that it was told, and goes no further than some correct peer."""
         assert step <= self._reached, f"no correct server is at step {step}"
         for voter, digest in votes:
-            assert voter != identity, "the own model is no vote in a catch-up"
-            assert any(
+            assert voter != identity or self._own_votes, "the own model is no vote in a catch-up"
+            mine = voter == identity and digest in self._own[identity].values()
+            assert mine or any(
                 voter == sender and kind is not Gradient and digest in told
                 for (sender, kind, _), told in self._told[identity].items()
             ), f"{voter} did not say that"
