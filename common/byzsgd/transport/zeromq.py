@@ -97,14 +97,23 @@ HANDSHAKE_MS = 5 * SECONDS
 """A login not finished after this is given up, by both sides. It is also how long somebody who was
 turned away waits before it tries again."""
 
-HEARTBEAT_MS = 2 * SECONDS
-HEARTBEAT_TIMEOUT_MS = 10 * SECONDS
-"""A frozen peer is noticed after at most the sum of both. A frame that takes longer than the
-time-out would cut its connection, and be lost: one of a megabyte passes at 1 Mbit/s."""
+KEEPALIVE_SECONDS = 2
+KEEPALIVE_PROBES = 5
+DEAD_MS = 12 * SECONDS
+"""The system asks after a line on which nothing comes, every KEEPALIVE_SECONDS, and gives it up
+after DEAD_MS without an answer, whether it is idle or data is under way. Much later would be slower
+than it looks: the system sends what is unanswered after twice as long each time, so that a line
+that comes back after a minute would lie idle for most of another. A peer that reads nothing is
+given up as well once there is more for it than fits.
 
-TCP_MAXRT_MS = 60 * SECONDS
-"""A line that is dead while data is under way shows no missing heartbeat, as that waits behind the
-data. Well above any pause of a peer, because a closed window counts as well."""
+Never libzmq's own heartbeats. It ends the process (``Assertion failed: !_io_error``) where the time
+for one comes while a connection has ended that it had stopped reading, because we were behind with
+it: each time after a freeze of a quarter of a minute, and at the will of any peer that fills our
+queue and hangs up. And one that is due waits behind data, and so misses a dead line."""
+
+CONNECT_MS = 2 * SECONDS
+"""An attempt to dial is given up after this, and made anew. Left to itself the system tries after
+1, 3, 7, 15, 31 ... seconds, so that a peer that comes back after a minute would wait as long."""
 
 RECONNECT_MS = 100
 RECONNECT_SPREAD_MS = 100
@@ -362,11 +371,12 @@ class ZeroMQ:
         socket.rcvhwm = self._queue
         socket.maxmsgsize = frame_bytes_max
         socket.handshake_ivl = HANDSHAKE_MS
-        socket.heartbeat_ivl = HEARTBEAT_MS
-        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
-        # Asks the other side to notice as well, should it send no heartbeats of its own.
-        socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS
-        socket.set(zmq.TCP_MAXRT, TCP_MAXRT_MS)
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle = KEEPALIVE_SECONDS
+        socket.tcp_keepalive_intvl = KEEPALIVE_SECONDS
+        socket.tcp_keepalive_cnt = KEEPALIVE_PROBES
+        socket.set(zmq.TCP_MAXRT, DEAD_MS)
+        socket.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         socket.reconnect_ivl = RECONNECT_MS + random.randrange(RECONNECT_SPREAD_MS)
         socket.reconnect_ivl_max = RECONNECT_MAX_MS
         socket.backlog = BACKLOG

@@ -12,9 +12,9 @@ VERSION = 1
 """Of this wire format. Another one is refused, and the refusal says so."""
 
 FRAME_BYTES = 1 * MIB
-"""Payload bytes of a full frame. A megabyte passes any usable line within a heartbeat's time-out,
-two frames of one message can be encrypted and sent at once, and a receiver's limit on the size of
-a frame, which is what a peer can make it hold before it has logged in, stays small."""
+"""Payload bytes of a full frame. A megabyte passes any usable line in seconds, two frames of one
+message can be encrypted and sent at once, and a receiver's limit on the size of a frame, which is
+what a peer can make it hold before it has logged in, stays small."""
 
 HEADER_BYTES_MAX = 1 * KIB
 """Of frame 0. msgpack can ask for far more memory than it is long; what is short asks little."""
