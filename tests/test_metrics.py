@@ -30,6 +30,10 @@ OF_NODES = {
     "byzsgd_node_event_loop_lag_seconds": "gauge",
     "byzsgd_node_quorum_wait_seconds": "histogram",
     "byzsgd_node_work_seconds": "histogram",
+    "byzsgd_node_waiting_seconds": "gauge",
+    "byzsgd_node_waiting_for": "gauge",
+    "byzsgd_node_peer_last_seen_seconds": "gauge",
+    "byzsgd_node_peer_silent": "gauge",
     "byzsgd_node_quorum_margin": "gauge",
     "byzsgd_node_refused": "counter",
     "byzsgd_node_messages": "counter",
@@ -84,7 +88,9 @@ class Watched:
     now: float
 
     def collector(self) -> NodeCollector:
-        return NodeCollector(self.node, lambda: STATISTICS, lambda: 0.25, lambda: self.now)
+        return NodeCollector(
+            self.node, lambda: STATISTICS, lambda: 0.25, lambda: self.now, lambda: {"s2"}
+        )
 
     def families(self) -> list[Family]:
         return list(self.collector().collect())
@@ -301,6 +307,53 @@ def test_the_margin_counts_who_was_heard_of_lately(at_work: Watched) -> None:
     assert quorum_margins(at_work.node, later) == {"servers": -3, "workers": -3}
     at_work.now = later
     assert at_work.samples("byzsgd_node_quorum_margin") == {("servers",): -3, ("workers",): -3}
+
+
+def test_a_wait_names_what_and_whom_it_is_for(at_work: Watched) -> None:
+    """Seconds by kind of message, and 1 for each peer that has not answered."""
+    at_work.now += 2.5
+    assert at_work.samples("byzsgd_node_waiting_seconds") == {
+        ("gradients",): 2.5,
+        ("gather models",): 0,
+    }
+    waiting_for = at_work.samples("byzsgd_node_waiting_for")
+    assert {peer for (peer,), value in waiting_for.items() if value} == {"w2", "w3", "w4"}
+    assert len(waiting_for) == 8, "all other servers and workers, and no operator"
+
+
+def test_a_worker_waits_for_models(worker: Any) -> None:
+    """Of servers; it hears of nobody else."""
+    w1 = worker()
+    w1.waits(0.5)
+    watched = Watched(w1.node, w1.now)
+
+    assert watched.samples("byzsgd_node_waiting_seconds") == {("models",): 0.5}
+    assert watched.samples("byzsgd_node_waiting_for") == {(f"s{n}",): 1 for n in range(1, 6)}
+
+
+def test_who_works_waits_for_nobody(worker: Any) -> None:
+    """All are zero."""
+    w1 = worker()
+    for peer in ("s1", "s2", "s3", "s4"):
+        w1.receives(peer, Model(0, np.float32([0])))
+    watched = Watched(w1.node, w1.now + 9)
+
+    assert set(watched.samples("byzsgd_node_waiting_seconds").values()) == {0}
+    assert set(watched.samples("byzsgd_node_waiting_for").values()) == {0}
+
+
+def test_peers_are_shown_with_when_they_were_seen_and_whether_they_are_silent(
+    at_work: Watched,
+) -> None:
+    """Who was never seen has no age."""
+    at_work.now += 7
+    age = at_work.samples("byzsgd_node_peer_last_seen_seconds")
+    silent = at_work.samples("byzsgd_node_peer_silent")
+
+    assert set(age) == {("w1",), ("w2",), ("w3",), ("s2",), ("s3",), ("s4",)}
+    assert age["w1",] == 7
+    assert {peer for (peer,), value in silent.items() if value} == {"s2"}
+    assert len(silent) == 8
 
 
 def test_a_worker_has_a_margin_of_servers_alone(learning: Watched) -> None:

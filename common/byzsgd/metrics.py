@@ -5,7 +5,7 @@ Labels come from closed sets (the cluster file and enums), so their number is bo
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import accumulate
 
 from prometheus_client.core import (
@@ -38,6 +38,7 @@ class NodeCollector(Collector):
         lag_seconds: Callable[[], float],
         clock: Callable[[], float],
         saves: Saves | None = None,
+        silent: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         """Watch a node.
 
@@ -47,7 +48,9 @@ class NodeCollector(Collector):
             lag_seconds: How late the event loop was at the last look.
             clock: The clock that the node's ``now`` comes from.
             saves: What became of a server's checkpoints; None where it keeps none.
+            silent: The peers that were there and say nothing any more.
         """
+        self._silent = silent
         self._node = node
         self._saves = saves
         self._statistics = statistics
@@ -115,6 +118,8 @@ class NodeCollector(Collector):
         for kind, buckets in sorted(progress.work.items()):
             work.add_metric([kind], *_histogram(buckets))
         yield work
+        yield from self._of_waiting()
+        yield from self._of_presence()
         yield self._margins()
         refused = CounterMetricFamily(
             "byzsgd_node_refused",
@@ -124,6 +129,54 @@ class NodeCollector(Collector):
         for (peer, reason), count in sorted(refusals(node, statistics).items()):
             refused.add_metric([peer, reason.value], count)
         yield refused
+
+    def _of_waiting(self) -> Iterator[Metric]:
+        waiting, now = self._node.waiting(), self._clock()
+        seconds = GaugeMetricFamily(
+            "byzsgd_node_waiting_seconds",
+            "How long the node has waited for this now; 0 while it works.",
+            labels=["what"],
+        )
+        lacking = GaugeMetricFamily(
+            "byzsgd_node_waiting_for",
+            "1 for a peer whose vote is lacking in the quorum waited for.",
+            labels=["peer"],
+        )
+        server = isinstance(self._node, ParameterServer)
+        for what in ("gradients", "gather models") if server else ("models",):
+            this = waiting is not None and waiting.what == what
+            seconds.add_metric([what], now - waiting.since if waiting and this else 0)
+        for peer in self._peers():
+            lacking.add_metric([peer], waiting is not None and peer in waiting.lacking)
+        yield seconds
+        yield lacking
+
+    def _of_presence(self) -> Iterator[Metric]:
+        now, silent = self._clock(), self._silent()
+        age = GaugeMetricFamily(
+            "byzsgd_node_peer_last_seen_seconds",
+            "Time since a peer was last heard of.",
+            labels=["peer"],
+        )
+        state = GaugeMetricFamily(
+            "byzsgd_node_peer_silent",
+            "1 for a peer that was there and says nothing any more.",
+            labels=["peer"],
+        )
+        for peer in self._peers():
+            if peer in self._node.last_seen:
+                age.add_metric([peer], now - self._node.last_seen[peer])
+            state.add_metric([peer], peer in silent)
+        yield age
+        yield state
+
+    def _peers(self) -> list[str]:
+        """The peers that the node hears of in training."""
+        cluster = self._node.cluster
+        peers = cluster.servers
+        if isinstance(self._node, ParameterServer):
+            peers += cluster.workers
+        return [peer for peer in peers if peer != self._node.identity]
 
     def _margins(self) -> Metric:
         margin = GaugeMetricFamily(

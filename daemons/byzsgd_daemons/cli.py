@@ -506,7 +506,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
     cluster = read_cluster(arguments.cluster)
     found = asyncio.run(watch.statuses(cluster))
-    Console().print(watch.table(cluster, found, lying=frozenset()))
+    console = Console()
+    console.print(watch.table(cluster, found, lying=frozenset()))
+    for remark in watch.remarks(cluster, found):
+        console.print(remark, highlight=False, markup=False, soft_wrap=True)
     return 0 if any("error" not in answer for answer in found.values()) else 1
 
 

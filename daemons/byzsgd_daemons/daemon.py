@@ -44,6 +44,7 @@ async def run(
             lambda: host.lag_seconds,
             loop.time,
             host.saves if host.keeps else None,
+            lambda: host.presence.silent,
         )
     )
     status = partial(_status, host, transport, loop)
@@ -63,4 +64,4 @@ async def run(
 
 def _status(host: Host, transport: Transport, loop: asyncio.AbstractEventLoop) -> dict[str, object]:
     saves = host.saves if host.keeps else None
-    return snapshot(host.node, transport.statistics(), loop.time(), saves)
+    return snapshot(host.node, transport.statistics(), host.presence, loop.time(), saves)

@@ -37,12 +37,16 @@ from byzsgd.protocol.variance import State, sentence
 from byzsgd.protocol.work import Gradient, aggregate, compute_gradient, try_model
 from byzsgd.transport import Transport
 from byzsgd_daemons.logs import Limiter, logger
+from byzsgd_daemons.presence import Presence
 
 INLINE_MAX = 1 << 16
 """Coordinates that are aggregated on the event loop: a trip through the thread costs more."""
 
 SLOW_SECONDS = 3.0
-"""Waiting longer than this is said in the log."""
+"""Waiting longer than this is said in the log, unless waits usually last as long."""
+
+SLOW_TIMES = 2.0
+"""Times the usual wait, three quarters of all, that are said whatever is usual."""
 
 WATCH_SECONDS = 0.5
 """How often the host looks at its own lag and at whom the node waits for."""
@@ -78,6 +82,8 @@ class Host:
         """How late the event loop was, at the last look."""
         self.saves = Saves()
         """What became of the node's checkpoints."""
+        self.presence = Presence(node)
+        """Which peers are silent, and which cannot be sent to."""
         self._gradient = gradient
         self._checkpoints = checkpoints
         self._stop_seconds = stop_seconds
@@ -325,6 +331,9 @@ class Host:
             self._tell_done()
             self._tell_variance()
             self._tell_waiting(now)
+            if self.lag_seconds < WATCH_SECONDS:
+                # Who was held up itself looks later: what others said meanwhile is not read yet.
+                self._tell_presence(now)
 
     def _tell_done(self) -> None:
         """Say that the last step is reached, when that changes."""
@@ -348,7 +357,9 @@ class Host:
     def _tell_waiting(self, now: float) -> None:
         """Say whom the node waits for, when that lasts and when it changes."""
         waiting = self.node.waiting()
-        slow = waiting is not None and now - waiting.since > SLOW_SECONDS
+        usual = self.node.progress.quorum_waits.quantile(0.75)
+        limit = max(SLOW_SECONDS, SLOW_TIMES * usual)
+        slow = waiting is not None and now - waiting.since > limit
         key = f"{waiting.step} {waiting.have} {waiting.lacking}" if waiting and slow else ""
         if key == self._told:
             return
@@ -357,6 +368,12 @@ class Host:
         else:
             self._log.info("goes on at step %d", self.node.step, extra={"step": self.node.step})
         self._told = key
+
+    def _tell_presence(self, now: float) -> None:
+        """Say which peers have fallen silent or read nothing, and which are back."""
+        for notice in self.presence.look(self.transport.statistics(), now):
+            level = logging.WARNING if notice.worse else logging.INFO
+            self._log.log(level, "%s", notice.sentence, extra={"peer": notice.peer})
 
     def _log_refusal(self, peer: str, reason: Reason, detail: str) -> None:
         if reason in (Reason.LATE, Reason.STALE, Reason.DUPLICATE):

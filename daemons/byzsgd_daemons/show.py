@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from byzsgd_daemons.local import Point, Training, View
-from byzsgd_daemons.watch import sentence, table, times_left_out, waits_long
+from byzsgd_daemons.watch import remarks, sentence, table, times_left_out, waits_long
 
 LEFT_OUT_SHOWN = 0.02
 """Workers that were left out of fewer updates than this are not worth a word."""
@@ -95,7 +95,8 @@ class LiveScreen:
             Text(progress(training)),
             table(training.cluster, training.found, lying=training.lying),
         ]
-        parts += [Text(how, style="yellow") for how in training.ended.values()]
+        words = (*training.ended.values(), *remarks(training.cluster, training.found))
+        parts += [Text(how, style="yellow") for how in words]
         self._live.update(Group(*parts), refresh=True)
 
     def evaluated(self, training: Training) -> None:

@@ -10,19 +10,25 @@ from byzsgd.metrics import quorum_margins, refusals
 from byzsgd.protocol import Node, ParameterServer, variance
 from byzsgd.protocol.progress import Progress
 from byzsgd.transport import Statistics
+from byzsgd_daemons.presence import Presence
 
 READY_WAIT_SECONDS = 10.0
 """A node that waits longer for a quorum is not in step with its peers."""
 
 
 def snapshot(
-    node: Node, statistics: Statistics, now: float, saves: Saves | None = None
+    node: Node,
+    statistics: Statistics,
+    presence: Presence,
+    now: float,
+    saves: Saves | None = None,
 ) -> dict[str, Any]:
     """What /status shows, as plain JSON values.
 
     Args:
         node: The state machine.
         statistics: The transport's counters.
+        presence: What is known of its peers' presence.
         now: The clock that the node's ``now`` comes from.
         saves: What became of a server's checkpoints; None where it keeps none.
     """
@@ -51,6 +57,8 @@ def snapshot(
             "seconds": round(now - waiting.since, 3),
         },
         "quorum_margin": quorum_margins(node, now),
+        "silent": sorted(presence.silent),
+        "unsent": sorted(presence.unsent),
         "peers": {
             member.id: _peer(node, member.id, member.role, statistics, now)
             for member in node.cluster.nodes
@@ -128,6 +136,7 @@ def _peer(node: Node, peer: str, role: Role, statistics: Statistics, now: float)
         # Who dials knows; who is dialled has only heard of its peers.
         "connected": peer in statistics.connected if role is Role.SERVER else None,
         "last_seen_seconds": None if seen is None else round(now - seen, 3),
+        "dropped": sum(count for (who, _), count in statistics.dropped.items() if who == peer),
         "refused": refused,
         "differs_in": list(node.differing.get(peer, ())),
     }

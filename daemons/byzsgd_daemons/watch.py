@@ -98,6 +98,33 @@ def brief(found: Status | None) -> str:
     return JUST_SEEN.sub("", sentence(found))
 
 
+def remarks(cluster: Cluster, found: Mapping[str, Status]) -> list[str]:
+    """Who waits long for whom, who is silent and who cannot be sent to, and in whose eyes.
+
+    Args:
+        cluster: The cluster.
+        found: The status of each node that was asked.
+    """
+    seen: dict[str, list[str]] = {}
+    for node in (*cluster.servers, *cluster.workers):
+        answer = found.get(node, {})
+        waiting = answer["waiting"] if waits_long(answer) else {}
+        for who, what in (
+            (waiting.get("lacking"), f"waited for: {_text(waiting.get('for'))} of"),
+            (answer.get("silent"), "silent:"),
+            (answer.get("unsent"), "cannot be sent to:"),
+        ):
+            # Names of nodes alone: the answer may be a liar's.
+            names = [peer for peer in _words(who) if cluster.role(peer)]
+            if names:
+                seen.setdefault(f"{what} {', '.join(names)}", []).append(node)
+    return [f"{what} (so say {', '.join(nodes)})" for what, nodes in seen.items()]
+
+
+def _words(value: object) -> list[str]:
+    return [w for w in value if isinstance(w, str)] if isinstance(value, list) else []
+
+
 def waits_long(found: Status) -> bool:
     """Whether a node says that it has waited long for a quorum."""
     waiting = found.get("waiting")

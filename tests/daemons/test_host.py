@@ -589,6 +589,48 @@ def test_short_waits_are_not_said(puppet: Any, caplog: pytest.LogCaptureFixture)
     assert messages(caplog) == []
 
 
+def test_a_wait_is_long_by_what_is_usual(puppet: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Where gradients take eight seconds, eight seconds are not worth a line; three times are."""
+    caplog.set_level(logging.INFO)
+    node = puppet()
+    host = Host(node)
+    for seconds in (8.0, 0.1, 8.0, 0.1):  # Of every other wait: gathers are quick.
+        node.progress.quorum_waits.observe(seconds)
+    node.waits = WAITS
+
+    host._tell_waiting(WAITS.since + 19.0)
+    assert messages(caplog) == []
+    host._tell_waiting(WAITS.since + 24.0)
+    assert len(messages(caplog)) == 1
+
+
+def test_silent_peers_are_said(
+    run: Any, puppet: Any, wire: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A WARNING with the peer when one falls silent, an INFO when it is back."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        host = Host(node)
+        with hosted(host, transport):
+            await transport.running.wait()
+            node.last_seen["w1"] = 100.0
+            host._tell_presence(100.0)
+            node.progress.steps += 10
+            host._tell_presence(104.0)
+            node.last_seen["w1"] = 120.0
+            host._tell_presence(120.0)
+
+    run(main)
+    assert messages(caplog) == [
+        "w1 is silent: last seen 4 s ago; the reserve of workers is -3",
+        "w1 is back; the reserve of workers is -2",
+    ]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert caplog.records[0].__dict__["peer"] == "w1"
+
+
 def test_a_variance_condition_is_said_when_it_changes(
     puppet: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -663,9 +705,13 @@ def test_what_any_slow_network_does_is_not_said(
 def test_the_lag_of_the_event_loop_is_measured(
     puppet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By how much a look comes late; one that comes early is not late."""
+    """By how much a look comes late; one that comes early is not late.
+
+    Nobody is called silent in a look that comes late: what was said meanwhile is not read yet.
+    """
     late_by = [1.25, -0.1]
     lags: list[float] = []
+    looks: list[float] = []
 
     async def main() -> None:
         host, timers = Host(puppet()), Timers(asyncio.get_running_loop())
@@ -677,12 +723,14 @@ def test_the_lag_of_the_event_loop_is_measured(
             timers.now += seconds + late_by.pop(0)
 
         monkeypatch.setattr(host, "_tell_waiting", lambda now: lags.append(host.lag_seconds))
+        monkeypatch.setattr(host, "_tell_presence", looks.append)
         with monkeypatch.context() as patch, suppress(asyncio.CancelledError):
             patch.setattr(asyncio, "sleep", late)
             await host._watch()
 
     asyncio.run(main())
     assert lags == [pytest.approx(1.25), 0.0]
+    assert len(looks) == 1
 
 
 # The ways to end

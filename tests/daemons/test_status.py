@@ -12,6 +12,7 @@ from byzsgd.checkpoint import Saves
 from byzsgd.messages import Gradient, Hello, Model, Reason
 from byzsgd.protocol.variance import RATIO_MAX, SPAN, Spread
 from byzsgd.transport import STRANGER, Statistics
+from byzsgd_daemons.presence import Presence
 from byzsgd_daemons.status import READY_WAIT_SECONDS, ready, snapshot
 
 VECTOR = np.float32([1])
@@ -23,7 +24,9 @@ def told(statistics: Statistics) -> Callable[..., dict[str, Any]]:
 
     def tell(conversation: Any, **changes: Any) -> dict[str, Any]:
         counted = replace(statistics, **changes)
-        text = json.dumps(snapshot(conversation.node, counted, conversation.now))
+        presence = Presence(conversation.node)
+        presence.silent, presence.unsent = frozenset({"w3"}), frozenset({"s2", "s1"})
+        text = json.dumps(snapshot(conversation.node, counted, presence, conversation.now))
         told: dict[str, Any] = json.loads(text)
         return told
 
@@ -50,6 +53,7 @@ def test_a_new_server_tells_where_it_stands(server: Any, told: Any) -> None:
     assert status["sentence"].startswith("waits for 3 of 3 gradients of step 0: w1 (never seen)")
     assert status["quorum_margin"] == {"servers": -3, "workers": -3}
     assert status["done"] is False
+    assert (status["silent"], status["unsent"]) == (["w3"], ["s1", "s2"])
     assert status["drift"].keys() == {"max", "median", "relative", "contraction"}
     assert "loss" not in status
 
@@ -124,6 +128,7 @@ def test_peers_are_all_others_of_the_cluster(server: Any, told: Any) -> None:
         s1,
         connected=frozenset({"s2"}),
         refused={("s2", Reason.NON_FINITE): 4, (STRANGER, Reason.STRANGER): 9},
+        dropped={("s2", "gather"): 3, ("s2", "pull"): 1},
     )
 
     peers = status["peers"]
@@ -132,6 +137,7 @@ def test_peers_are_all_others_of_the_cluster(server: Any, told: Any) -> None:
         "role": "worker",
         "connected": None,
         "last_seen_seconds": 2.0,
+        "dropped": 0,
         "refused": {"equivocation": 1},
         "differs_in": [],
     }
@@ -139,6 +145,7 @@ def test_peers_are_all_others_of_the_cluster(server: Any, told: Any) -> None:
         "role": "server",
         "connected": True,
         "last_seen_seconds": None,
+        "dropped": 4,
         "refused": {"non-finite": 4},
         "differs_in": [],
     }

@@ -37,6 +37,22 @@ def test_a_table_says_what_every_node_does(cluster: Cluster) -> None:
     assert table.count("has no http address") == 2
 
 
+def test_remarks_name_whom_nodes_wait_for_and_miss(cluster: Cluster) -> None:
+    """Each once, with all who say so: one alone may lie."""
+    waiting = {"for": "gradients", "seconds": 4.0, "lacking": ["w0"]}
+    found = {
+        "s0": {"waiting": waiting, "silent": ["w0"], "unsent": []},
+        "s1": {"waiting": waiting | {"seconds": 0.5}, "silent": ["w0"], "unsent": ["w0"]},
+        "w0": {"error": "no answer"},
+    }
+
+    assert watch.remarks(cluster, found) == [
+        "waited for: gradients of w0 (so say s0)",
+        "silent: w0 (so say s0, s1)",
+        "cannot be sent to: w0 (so say s1)",
+    ]
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -47,12 +63,17 @@ def test_a_table_says_what_every_node_does(cluster: Cluster) -> None:
         {"loss": "x", "drift": [], "left_out": 3, "peers": 3, "steps_done": "x", "waiting": 1},
         {"peers": {"s1": {"refused": {"equivocation": "x"}}, "w0": 3}},
         {"left_out": {"w0": "x", "nobody": 4}, "steps_done": 1},
+        {"silent": ["\x1b[2J\x07", 3, None], "unsent": "x"},
+        {"silent": {}, "unsent": [["\x07"]]},
+        {"waiting": {"seconds": 9, "for": "\x07", "lacking": ["\x07", "w0"]}},
+        {"waiting": {"seconds": 9, "lacking": 3}},
         {"loss": float("inf"), "drift": {"median": float("nan")}},
     ],
 )
 def test_no_lie_breaks_the_table(cluster: Cluster, lie: dict[str, Any]) -> None:
     """Words of the wrong form are left out or shown as plain text."""
     table = shown(cluster, {"s0": lie})
+    assert "\x07" not in "".join(watch.remarks(cluster, {"s0": lie}))
     assert "\x07" not in table
     assert "\x1b[2J" not in table
     assert "\x1b]8" not in table, "no links"

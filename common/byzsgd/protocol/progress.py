@@ -25,6 +25,15 @@ class Buckets:
         self.counts[index] += 1
         self.total += seconds
 
+    def quantile(self, share: float) -> float:
+        """An upper bound of this share of the durations, from those of the buckets; 0 of none."""
+        below = 0
+        for bound, count in zip(SECONDS_BOUNDS, self.counts, strict=False):
+            below += count
+            if below >= share * sum(self.counts):
+                return bound if below else 0.0
+        return float(SECONDS_BOUNDS[-1])
+
 
 @dataclass(slots=True)
 class Drift:
