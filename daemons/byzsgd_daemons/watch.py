@@ -108,21 +108,21 @@ def remarks(cluster: Cluster, found: Mapping[str, Status]) -> list[str]:
     seen: dict[str, list[str]] = {}
     for node in (*cluster.servers, *cluster.workers):
         answer = found.get(node, {})
-        waiting = answer["waiting"] if waits_long(answer) else {}
-        for who, what in (
-            (waiting.get("lacking"), f"waited for: {_text(waiting.get('for'))} of"),
-            (answer.get("silent"), "silent:"),
-            (answer.get("unsent"), "cannot be sent to:"),
-        ):
-            # Names of nodes alone: the answer may be a liar's.
-            names = [peer for peer in _words(who) if cluster.role(peer)]
-            if names:
-                seen.setdefault(f"{what} {', '.join(names)}", []).append(node)
-    return [f"{what} (so say {', '.join(nodes)})" for what, nodes in seen.items()]
+        said = [f"silent: {peer}" for peer in _nodes(cluster, answer.get("silent"))]
+        said += [f"cannot be sent to: {peer}" for peer in _nodes(cluster, answer.get("unsent"))]
+        if waits_long(answer):
+            waiting = answer["waiting"]
+            lacking = ", ".join(_nodes(cluster, waiting.get("lacking")))
+            said.append(f"waited for: {_text(waiting.get('for'))} of {lacking}")
+        for words in said:
+            seen.setdefault(words, []).append(node)
+    return [f"{words} (so say {', '.join(nodes)})" for words, nodes in seen.items()]
 
 
-def _words(value: object) -> list[str]:
-    return [w for w in value if isinstance(w, str)] if isinstance(value, list) else []
+def _nodes(cluster: Cluster, value: object) -> list[str]:
+    """The names of nodes in an answer, which may be a liar's."""
+    words = value if isinstance(value, list) else []
+    return [word for word in words if isinstance(word, str) and cluster.role(word)]
 
 
 def waits_long(found: Status) -> bool:

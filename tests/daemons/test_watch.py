@@ -42,13 +42,14 @@ def test_remarks_name_whom_nodes_wait_for_and_miss(cluster: Cluster) -> None:
     waiting = {"for": "gradients", "seconds": 4.0, "lacking": ["w0"]}
     found = {
         "s0": {"waiting": waiting, "silent": ["w0"], "unsent": []},
-        "s1": {"waiting": waiting | {"seconds": 0.5}, "silent": ["w0"], "unsent": ["w0"]},
+        "s1": {"waiting": waiting | {"seconds": 0.5}, "silent": ["s0", "w0"], "unsent": ["w0"]},
         "w0": {"error": "no answer"},
     }
 
     assert watch.remarks(cluster, found) == [
-        "waited for: gradients of w0 (so say s0)",
         "silent: w0 (so say s0, s1)",
+        "waited for: gradients of w0 (so say s0)",
+        "silent: s0 (so say s1)",
         "cannot be sent to: w0 (so say s1)",
     ]
 
