@@ -8,7 +8,6 @@ server reaches the last step.
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-import numpy as np
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
@@ -16,18 +15,13 @@ from hypothesis import strategies as st
 from byzsgd.aggregation import coordinate_median
 from byzsgd.attacks import names
 from byzsgd.cluster import Role
-from byzsgd.messages import GatherModel, Gradient, Message, Model
 from byzsgd.protocol import (
-    Event,
     ParameterServer,
-    PeerConnected,
-    Received,
-    Send,
     Worker,
     synchronous,
 )
-from byzsgd.simulation import Coalition, Faults, Simulation
-from byzsgd.simulation.adversary import Order
+from byzsgd.simulation import Faults, Simulation
+from byzsgd.simulation.hostile import Braggart, Flood, Impostor, TwoFaced
 
 SHAPES = [(4, 1, 5, 1), (7, 2, 5, 1), (10, 3, 8, 2), (7, 0, 1, 0)]
 
@@ -308,29 +302,6 @@ def _reached(simulation: Simulation, step: int) -> int:
     return sum(server.model_step >= step for server in simulation.servers.values())
 
 
-class Braggart(Coalition):
-    """Liars who claim to be far ahead of everybody, in all that they say."""
-
-    def overhear(self, sender: str, message: Message) -> list[Order]:
-        return [
-            (liar, Send(e.peers, _ahead(e.message)))
-            for liar, e in _sends(super().overhear(sender, message))
-        ]
-
-    def _answer(self, liar: str, peer: str, step: int) -> list[Order]:
-        return super()._answer(liar, peer, step + 1000)
-
-
-def _sends(orders: list[Order]) -> list[tuple[str, Send]]:
-    return [(liar, effect) for liar, effect in orders if isinstance(effect, Send)]
-
-
-def _ahead(message: Message) -> Message:
-    if isinstance(message, Model | GatherModel | Gradient):
-        return type(message)(message.step + 1000, message.vector)
-    return message
-
-
 @pytest.mark.parametrize("crash_every", [0.0, 2.0])
 def test_braggarts_are_not_believed(
     crash_every: float, simulate: Callable[..., Simulation]
@@ -349,22 +320,6 @@ def test_braggarts_are_not_believed(
     simulation.run()
 
     assert all(server.step == 40 for server in simulation.servers.values())
-
-
-class Flood(Coalition):
-    """Liars who say every lie for a hundred steps to come, in two versions."""
-
-    def overhear(self, sender: str, message: Message) -> list[Order]:
-        flood: list[Order] = []
-        for liar, effect in _sends(super().overhear(sender, message)):
-            said = effect.message
-            if isinstance(said, Model | GatherModel | Gradient):
-                for step in range(said.step, said.step + 100):
-                    flood += [
-                        (liar, Send(effect.peers, type(said)(step, said.vector))),
-                        (liar, Send(effect.peers, type(said)(step, said.vector + np.float32(1)))),
-                    ]
-        return flood
 
 
 def test_a_flood_wastes_its_own_room(simulate: Callable[..., Simulation]) -> None:
@@ -391,19 +346,6 @@ def test_a_flood_wastes_its_own_room(simulate: Callable[..., Simulation]) -> Non
     assert all(server.done for server in simulation.servers.values())
 
 
-class TwoFaced(Coalition):
-    """Liars who say every lie twice, and then another one."""
-
-    def overhear(self, sender: str, message: Message) -> list[Order]:
-        twice: list[Order] = []
-        for liar, effect in _sends(super().overhear(sender, message)):
-            said = effect.message
-            assert isinstance(said, Model | GatherModel | Gradient)
-            other = type(said)(said.step, -said.vector)
-            twice += [(liar, effect), (liar, effect), (liar, Send(effect.peers, other))]
-        return twice
-
-
 def test_the_first_lie_counts(simulate: Callable[..., Simulation]) -> None:
     """Of an identity that says two things, the first counts and the rest are refused by name."""
     simulation = simulate(
@@ -424,23 +366,6 @@ def test_the_first_lie_counts(simulate: Callable[..., Simulation]) -> None:
         for peer, reason in simulation.refused
         if peer > "s1" and peer not in ("w1", "w2")
     )
-
-
-class Impostor(Coalition):
-    """Liars who speak in the role of the other kind of node."""
-
-    def overhear(self, sender: str, message: Message) -> list[Order]:
-        orders = super().overhear(sender, message)
-        if isinstance(message, Model | Gradient):
-            for liar in self.liars:
-                other = Gradient if liar.startswith("s") else Model
-                lie = other(message.step, message.vector)
-                orders.append((liar, Send((*self._correct_servers, *self._correct_workers), lie)))
-        return orders
-
-    def handle(self, liar: str, event: Event) -> list[Order]:
-        orders = super().handle(liar, event)
-        return orders if isinstance(event, Received | PeerConnected) else []
 
 
 def test_no_vote_in_a_foreign_role(simulate: Callable[..., Simulation]) -> None:

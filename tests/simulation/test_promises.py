@@ -8,7 +8,7 @@ import pytest
 
 from byzsgd.cluster import Cluster
 from byzsgd.messages import GatherModel, Gradient, Message, Model
-from byzsgd.protocol import Aggregate
+from byzsgd.protocol import Aggregate, ComputeGradient
 from byzsgd.simulation.promises import Promises, digest_of
 
 V = {who: np.float32([n]) for n, who in enumerate(["s1", "s2", "s3", "s4", "s5"])}
@@ -120,3 +120,78 @@ def test_no_scatter_without_a_gather(promises: Promises) -> None:
 
     with pytest.raises(AssertionError, match="no gather before step 5"):
         promises.said("s1", Model(5, V["s2"]), digest_of(V["s2"]))
+
+
+def test_no_earlier_step_within_a_life(promises: Promises) -> None:
+    """A server never goes back, unless it says that its life begins anew."""
+    with pytest.raises(AssertionError, match="the model of step 3 after that of 4"):
+        promises.said("s1", Model(3, V["s2"]), digest_of(V["s2"]))
+
+    promises.new_life("s1")
+    promises.said("s1", Model(3, V["s2"]), digest_of(V["s2"]))
+
+
+def test_no_two_models_of_a_step(promises: Promises) -> None:
+    """A correct server tells everybody the same."""
+    with pytest.raises(AssertionError, match="equivocates about the model of step 4"):
+        promises.said("s1", Model(4, V["s2"]), digest_of(V["s2"]))
+
+
+def test_no_vote_where_nobody_gathers(promises: Promises) -> None:
+    """T is 5."""
+    promises.said("s1", GatherModel(5, V["s1"]), digest_of(V["s1"]))
+
+    with pytest.raises(AssertionError, match="a vote at step 6"):
+        promises.said("s1", GatherModel(6, V["s1"]), digest_of(V["s1"]))
+
+
+def sends(promises: Promises, step: int, momentum: float | None, vector: float) -> None:
+    """Let w2 draw the gradient 10, and send a vector as its moving average."""
+    average, last = np.float32([vector]), None if momentum is None else np.float32([momentum])
+    promises.drawn("w2", np.float32([10]))
+    promises.computed("w2", ComputeGradient(step, V["s1"], last, 0.9), average)
+    promises.said("w2", Gradient(step, average), digest_of(average))
+
+
+def test_the_moving_average(promises: Promises) -> None:
+    """It continues what was sent last, whatever was sent once more in between."""
+    sends(promises, 0, None, 1.0)
+    sends(promises, 1, 1.0, 1.9)
+    promises.said("w2", Gradient(0, np.float32([1.0])), digest_of(np.float32([1.0])))
+    sends(promises, 2, 1.9, 2.71)
+
+    with pytest.raises(AssertionError, match="momentum of step 3 is not what was sent last"):
+        sends(promises, 3, None, 1.0)
+
+
+@pytest.mark.parametrize("vector", [1.0, 1.8])
+def test_a_wrong_moving_average(promises: Promises, vector: float) -> None:
+    """Beta m + (1 - beta) g, recomputed."""
+    sends(promises, 0, None, 1.0)
+
+    with pytest.raises(AssertionError, match="the moving average of step 1 is another vector"):
+        sends(promises, 1, 1.0, vector)
+
+
+def test_a_gradient_of_nobody(promises: Promises) -> None:
+    """What a worker sends it has computed."""
+    with pytest.raises(AssertionError, match="gradient 0 is not its own"):
+        promises.said("w2", Gradient(0, np.float32([7])), digest_of(np.float32([7])))
+
+
+@pytest.mark.parametrize(("who", "most"), [("s1", 3 * 9 + 5 + 5 + 8), ("w2", 3 * 5 + 5 + 8 + 8)])
+def test_too_much_in_memory(promises: Promises, who: str, most: int) -> None:
+    """Three votes a peer, a quorum under way, a server's last models or a worker's kept ones."""
+    promises.holds(who, most)
+
+    with pytest.raises(AssertionError, match=f"{who} holds {most + 1} vectors, not {most} at most"):
+        promises.holds(who, most + 1)
+
+
+def test_what_pushes_itself_out(promises: Promises) -> None:
+    """Who votes for so many steps that its own vote is forgotten may vote again."""
+    for step in (4, 5, 6, 7, 4):
+        promises.told("s1", "w1", Gradient(step, np.float32([9])), digest_of(np.float32([9])))
+    second = {**UPDATE, "vectors": tuple(np.float32([[9], [1], [2]]))}
+
+    promises.aggregated("s1", effect(**second), np.float32([1.5]))

@@ -6,8 +6,9 @@ of the node that broke it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
+from typing import Protocol
 
 import numpy as np
 
@@ -37,8 +38,10 @@ from byzsgd.protocol import (
 )
 from byzsgd.protocol.work import aggregate, compute_gradient, try_model
 from byzsgd.simulation.adversary import Coalition
-from byzsgd.simulation.network import CALM, Faults, Network, Timeline
+from byzsgd.simulation.memory import vectors_held
+from byzsgd.simulation.network import CALM, Clock, Faults, Network, Timeline, Wall, speaker
 from byzsgd.simulation.promises import VECTOR_MESSAGES, NoPromises, Promises, digest_of
+from byzsgd.simulation.recount import check_result
 from byzsgd.tasks import Share, Task
 from byzsgd.vectors import Vector
 from byzsgd.wire import KIND_OF, decode, encode
@@ -47,6 +50,31 @@ BOOT = bytes(8)
 
 CONNECTING = (0.0, 0.02)
 """Seconds until a connection is made."""
+
+WEIGHED_EVERY = 16
+"""Events between two looks at how many vectors a node holds: such a look is slow."""
+
+
+class BrokenPromiseError(AssertionError):
+    """A correct node did what it never may."""
+
+    def __init__(self, identity: str, now: float, why: object, story: Iterable[str] = ()) -> None:
+        super().__init__("\n".join((f"{identity} at {now:.3f}: {why}", *story)))
+        self.identity = identity
+        self.why = str(why)
+
+
+class Witness(Protocol):
+    """Sees all that happens to correct nodes."""
+
+    def starts(self, now: float, node: Node) -> None:
+        """A node is about to start, at an instant of its own clock."""
+
+    def meets(self, now: float, identity: str, event: Event) -> None:
+        """Something is about to happen to a node, at an instant of its own clock."""
+
+    def computed(self, identity: str, gradient: Vector) -> None:
+        """A node's task gave it a gradient, without momentum."""
 
 
 class Simulation:
@@ -64,6 +92,7 @@ class Simulation:
         checkpoint_period: int = 0,
         work: Callable[[Aggregate], Aggregated] = aggregate,
         checked: bool = True,
+        witness: Witness | None = None,
     ) -> None:
         """Build every node.
 
@@ -78,6 +107,7 @@ class Simulation:
             work: How votes are aggregated: for baselines that do it otherwise than a correct node.
             checked: Whether the promises are checked; not where ``work`` breaks them, nor where
                 a training shall go on that a lie has broken.
+            witness: Sees every event.
         """
         self.cluster = cluster
         self.task = task
@@ -93,6 +123,9 @@ class Simulation:
         self.crashes = 0
         self._work = work
         self._checked = checked
+        self._witness = witness
+        self._events = 0
+        self._clocks: dict[str, Clock] = {}
         self._rng = np.random.default_rng(seed)
         self._network = Network(self.timeline, faults, self._rng)
         self._faults = faults
@@ -135,7 +168,7 @@ class Simulation:
         """
         servers = list(self.servers)
         ended = self.run_until(lambda: all(self.nodes[s].done for s in servers), seconds=seconds)
-        assert ended, f"no end after {seconds:g} s: {self._standstill()}"
+        assert ended, f"no end after {seconds:g} s: {self.standstill()}"
 
     def run_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
         """Let things happen until a condition holds; False if virtual time ran out before."""
@@ -149,9 +182,17 @@ class Simulation:
         """Accuracy of each correct server's model, a fraction."""
         return {i: self.task.accuracy(server.vector) for i, server in self.servers.items()}
 
-    def crash(self, identity: str, down: float) -> None:
-        """Kill a node now; it starts again after ``down`` seconds, from its checkpoint."""
+    def crash(self, identity: str, down: float, *, disk: bool = True) -> None:
+        """Kill a node now; it starts again after ``down`` seconds.
+
+        Args:
+            identity: A correct node.
+            down: Seconds until it starts again.
+            disk: Whether its checkpoint is still there; if not, it starts from theta_0.
+        """
         self.crashes += 1
+        if not disk:
+            self._checkpoints.pop(identity, None)
         self._lives[identity] += 1
         self._down.add(identity)
         life = self._lives[identity]
@@ -166,6 +207,31 @@ class Simulation:
                         self._later(peer, PeerConnected(identity), CONNECTING)
 
         self.timeline.at(self.timeline.now + down, restart)
+
+    def power_cut(self, down: float, *, disk: bool = True) -> None:
+        """Kill all correct nodes at once; they start again after ``down`` seconds."""
+        for identity in self.nodes:
+            self.crash(identity, down, disk=disk)
+
+    def split(self, group: Collection[str], seconds: float, *, one_way: bool = False) -> None:
+        """Keep some nodes and all others apart for a while: what they send to each other is lost.
+
+        Args:
+            group: Those who are kept apart.
+            seconds: For how long. Then messages get through again, and no connection is new.
+            one_way: Whether those of the group still hear the others.
+        """
+        wall = Wall(frozenset(group), self.timeline.now + seconds, one_way)
+        self._network.walls.append(wall)
+
+    def slow(self, identity: str, factor: float, seconds: float) -> None:
+        """For a while let all that a node sends, receives and computes take longer."""
+        self._network.slowness[identity] = factor
+
+        def recover() -> None:
+            self._network.slowness.pop(identity, None)
+
+        self.timeline.at(self.timeline.now + seconds, recover)
 
     def cut(self, seconds: float) -> None:
         """Lose whatever is sent in the next seconds; then everybody connects anew."""
@@ -197,8 +263,22 @@ class Simulation:
             self._promises.starts(identity)
         self.nodes[identity] = node
         self._down.discard(identity)
-        self._perform(identity, node.start(self.timeline.now))
+        self._clocks[identity] = self._some_clock()
+        if self._witness:
+            self._witness.starts(self._clock(identity), node)
+        self._perform(identity, node.start(self._clock(identity)))
         self._connect(identity)
+
+    def _some_clock(self) -> Clock:
+        """A node's clock: of the right rate, unless the faults say otherwise."""
+        slowest, fastest = self._faults.clock_rates
+        if slowest == fastest == 1:
+            return Clock(0.0, 1.0)
+        return Clock(self._rng.uniform(0, 1e6), self._rng.uniform(slowest, fastest))
+
+    def _clock(self, identity: str) -> float:
+        """What a node's own clock shows now."""
+        return self._clocks[identity].read(self.timeline.now)
 
     def _connect(self, identity: str) -> None:
         """Connect a node to every server, as all nodes do when they start."""
@@ -208,17 +288,20 @@ class Simulation:
 
     def _later(self, identity: str, event: Event, within: tuple[float, float]) -> None:
         """Hand an event to a node soon, if it lives the same life then."""
-        when = self.timeline.now + self._rng.uniform(*within)
+        slowness = self._network.slowness.get(identity, 1.0)
+        when = self.timeline.now + self._rng.uniform(*within) * slowness
         self.timeline.at(when, self._delivery(identity, event))
 
-    def _delivery(self, identity: str, event: Event, digest: bytes = b"") -> Callable[[], None]:
+    def _delivery(
+        self, identity: str, event: Event, sender: str = "", digest: bytes = b""
+    ) -> Callable[[], None]:
         """Hands an event to a node, if it is up then and still lives the life it lives now."""
         life = self._lives[identity]
 
         def deliver() -> None:
             if self._lives[identity] == life and identity not in self._down:
                 if isinstance(event, Received) and digest:
-                    self._promises.told(identity, event.peer, event.message, digest)
+                    self._promises.told(identity, sender, event.message, digest)
                 self._meet(identity, event)
 
         return deliver
@@ -229,16 +312,26 @@ class Simulation:
                 for liar, effect in self._liars.handle(identity, event):
                     self._perform(liar, [effect])
             return
-        node = self.nodes[identity]
+        node, now = self.nodes[identity], self._clock(identity)
+        if isinstance(event, DeadlinePassed):
+            now = max(now, node.deadline)  # Whatever the clock's rate has rounded.
+        if self._witness:
+            self._witness.meets(now, identity, event)
+        self._events += 1
+        if isinstance(event, Aggregated) and _goes_back(node, event):
+            self._promises.new_life(identity)
         try:
-            effects = node.handle(event, self.timeline.now)
+            effects = node.handle(event, now)
             if self._checked:
                 node.validate()
+                if self._events % WEIGHED_EVERY == 0:
+                    self._promises.holds(identity, vectors_held(node))
             self._perform(identity, effects)
+        except BrokenPromiseError:
+            raise
         except AssertionError as broken:
-            story = "\n".join(node.trace.story()[-20:])
-            where = f"{identity} at {self.timeline.now:.3f}"
-            raise AssertionError(f"{where}: {broken}\n{story}") from broken
+            story = node.trace.story()[-20:]
+            raise BrokenPromiseError(identity, self.timeline.now, broken, story) from broken
 
     def _alarm(self, identity: str) -> None:
         """Hand in the deadline once the clock gets there, unless it has moved by then."""
@@ -252,7 +345,7 @@ class Simulation:
             if (self._lives[identity], node.deadline) == alarm:
                 self._meet(identity, DeadlinePassed())
 
-        self.timeline.at(node.deadline, ring)
+        self.timeline.at(self._clocks[identity].when(node.deadline), ring)
 
     def _plan_crash(self) -> None:
         def crash() -> None:
@@ -281,13 +374,18 @@ class Simulation:
                 case Aggregate():
                     result = self._work(effect)
                     self._promises.aggregated(identity, effect, result.vector)
+                    if self._checked:
+                        check_result(effect, result)
                     self._later(identity, result, self._faults.work)
                 case ComputeGradient():
-                    computed = compute_gradient(effect, self._sources[identity].gradient)
+                    computed = compute_gradient(effect, self._gradient_of(identity))
+                    self._promises.computed(identity, effect, computed.vector)
                     self._later(identity, computed, self._faults.work)
                 case TryModel():
                     self._promises.tried(identity, effect)
-                    tried = try_model(effect, self._sources[identity].gradient)
+                    tried = try_model(effect, self._gradient_of(identity))
+                    if tried.vector is not None:
+                        self._promises.computed(identity, effect, tried.vector)
                     self._later(identity, tried, self._faults.work)
                 case SaveCheckpoint(step, vector):
                     self._checkpoints[identity] = (step, vector)
@@ -299,6 +397,18 @@ class Simulation:
                     raise AssertionError(f"{identity} stops: {sentence}")
         if identity in self.nodes:
             self._alarm(identity)
+
+    def _gradient_of(self, identity: str) -> Callable[[Vector, int], tuple[Vector, float]]:
+        """A worker's task, whose gradients the promises are told before momentum changes them."""
+
+        def gradient(vector: Vector, step: int) -> tuple[Vector, float]:
+            fresh, loss = self._sources[identity].gradient(vector, step)
+            self._promises.drawn(identity, fresh)
+            if self._witness:
+                self._witness.computed(identity, fresh.copy())
+            return fresh, loss
+
+        return gradient
 
     def _carry(self, sender: str, peers: Iterable[str], message: Message) -> None:
         lies = sender in self._lying
@@ -320,14 +430,31 @@ class Simulation:
             self._promises.said(sender, message, digest)
             for liar, effect in self._liars.overhear(sender, message) if self._liars else ():
                 self._perform(liar, [effect])
-        event = Received(sender, message)
+        event = Received(speaker(sender, self._routing_id(sender)), message)
         for peer in peers:
-            deliver = self._delivery(peer, event, digest)
-            self._network.carry(deliver, at_once=lies and self._liars_first)
+            deliver = self._delivery(peer, event, sender, digest)
+            self._network.carry(sender, peer, deliver, at_once=lies and self._liars_first)
 
-    def _standstill(self) -> str:
-        now = self.timeline.now
-        return "; ".join(f"{i} {node.sentence(now)}" for i, node in sorted(self.nodes.items()))
+    def _routing_id(self, sender: str) -> str:
+        """What a sender calls itself: liars take the name of a correct node of their role."""
+        if sender not in self._lying:
+            return sender
+        server = self.cluster.role(sender) is Role.SERVER
+        named = self.cluster.servers if server else self.cluster.workers
+        return next(identity for identity in named if identity not in self._lying)
+
+    def standstill(self) -> str:
+        """Whom every correct node waits for, in words."""
+        return "; ".join(
+            f"{i} {node.sentence(self._clock(i))}" for i, node in sorted(self.nodes.items())
+        )
+
+
+def _goes_back(node: Node, event: Aggregated) -> bool:
+    """Whether a server is about to go on at an earlier step than that of its last model."""
+    if not isinstance(node, ParameterServer) or node.phase() != "catch-up":
+        return False
+    return event.step < node.model_step
 
 
 def without_keys(mapping: Mapping[str, object], **changes: object) -> Cluster:

@@ -25,6 +25,7 @@ def coalition_of(
     timing: str = "early",
     gather_period: int | None = None,
     overhears: bool = True,
+    kind: type[Coalition] = Coalition,
 ) -> Coalition:
     """The liars of a cluster.
 
@@ -40,6 +41,7 @@ def coalition_of(
         gather_period: T, where the cluster file says "auto".
         overhears: Whether they hear all that is said, as in a simulation; if not, gradients are
             seen by lying servers, or else computed.
+        kind: Their conduct: those of ``hostile`` break more rules.
 
     Raises:
         ByzsgdError: If a name or number is wrong, if the task cannot be loaded or not be flipped.
@@ -54,7 +56,7 @@ def coalition_of(
     elif says and working and says.needs_sight and not overhears and len(working) == len(liars):
         correct = [worker for worker in cluster.workers if worker not in liars]
         oracle = Gradients(task(), cluster, correct)
-    return Coalition(
+    return kind(
         cluster,
         liars,
         worker_attack=says,

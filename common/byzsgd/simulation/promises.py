@@ -6,12 +6,14 @@ and what they compute.
 
 import hashlib
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from byzsgd.cluster import Cluster, Variant
+from byzsgd.cluster import KEPT_MAX, Cluster, Variant
 from byzsgd.messages import GatherModel, Gradient, Message, Model
-from byzsgd.protocol import Aggregate, TryModel
+from byzsgd.protocol import Aggregate, ComputeGradient, TryModel
+from byzsgd.protocol.window import WINDOW_STEPS
 from byzsgd.vectors import Vector
 
 VECTOR_MESSAGES = (Model, GatherModel, Gradient)
@@ -34,23 +36,27 @@ class Promises:
         self._servers, self._workers = cluster.servers, cluster.workers
         self._liars = liars
         self._told: dict[str, dict[tuple[str, type[Message], int], list[bytes]]] = {}
+        self._order: dict[tuple[str, str, type[Message]], list[int]] = {}
         self._own: dict[str, dict[int, bytes]] = {}
         self._restarts = False
         self._medians: dict[str, dict[int, bytes]] = {}
         self._results: dict[tuple[object, ...], bytes] = {}
         self._reached = 0
+        self._lives: dict[str, Life] = {}
 
     def starts(self, identity: str, step: int = 0, vector: Vector | None = None) -> None:
         """A correct node starts, or starts again and has forgotten all; a server with a model."""
         self._restarts |= identity in self._told
         self._told[identity] = {}
         self._own[identity] = {}
+        self._lives[identity] = Life(step)
         if vector is not None:
             self._medians[identity] = {step: digest_of(vector)}
             self._own[identity][step] = digest_of(vector)
 
     def new_life(self, identity: str) -> None:
-        """A correct node speaks under a new boot id from here on."""
+        """A correct server goes back to an earlier step, and says that its life begins anew."""
+        self._lives[identity] = Life(0)
 
     def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
         """A node is told a vector."""
@@ -59,12 +65,15 @@ class Promises:
             known = self._told[identity].setdefault(key, [])
             if digest not in known:
                 known.append(digest)
+            self._order.setdefault((identity, sender, type(message)), []).append(message.step)
 
     def said(self, identity: str, message: Message, digest: bytes) -> None:
         """A correct node speaks.
 
         Raises:
-            AssertionError: If a server scatters the model of a gather step, and no median is it.
+            AssertionError: If a server scatters the model of a gather step, and no median is it;
+                if it votes where nobody gathers, says two things of one step, or sends a model of
+                an earlier step than before in this life; if a worker sends what it did not compute.
         """
         if digest:
             self.told(identity, identity, message, digest)
@@ -73,6 +82,8 @@ class Promises:
             if isinstance(message, Model) and self._is_gather(message.step):
                 median = self._medians[identity].get(message.step)
                 assert digest == median, f"no gather before step {message.step}"
+        if digest:
+            self._check_life(identity, message, digest)
 
     def aggregated(self, identity: str, effect: Aggregate, result: Vector) -> None:
         """A correct node aggregates votes.
@@ -115,6 +126,7 @@ class Promises:
         Raises:
             AssertionError: If no server told it that model, and no median is it.
         """
+        self._check_momentum(identity, effect)
         digest = digest_of(effect.vector)
         told = any(
             kind is Model and step == effect.step and digest in digests
@@ -122,6 +134,73 @@ class Promises:
         )
         median = self._medians.get(identity, {}).get(effect.step)
         assert told or digest == median, f"nobody has the model of step {effect.step}"
+
+    def drawn(self, identity: str, gradient: Vector) -> None:
+        """A correct worker's task gives it a gradient, which momentum is not part of yet."""
+        self._lives[identity].drawn = gradient.copy()
+
+    def computed(self, identity: str, effect: ComputeGradient | TryModel, vector: Vector) -> None:
+        """A correct worker computes a gradient, and may send it if momentum is part of it.
+
+        Raises:
+            AssertionError: If the moving average does not continue what it sent last, or is wrong.
+        """
+        beta = self._cluster.worker_momentum
+        if effect.beta != beta:
+            assert effect.beta == 0, f"momentum of {effect.beta}, not {beta}"
+            return  # What the filters compare with is never sent.
+        if beta:
+            self._check_momentum(identity, effect)
+        life = self._lives[identity]
+        assert life.drawn is not None
+        expected = life.drawn.astype(np.float64)
+        if effect.momentum is not None:
+            expected = (1 - beta) * expected + beta * effect.momentum.astype(np.float64)
+        else:
+            expected = (1 - beta) * expected
+        right = np.allclose(vector, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max()))
+        assert right, f"the moving average of step {effect.step} is another vector"
+        life.computed[effect.step] = digest_of(vector)
+
+    def holds(self, identity: str, vectors: int) -> None:
+        """A correct node holds vectors in its memory.
+
+        Raises:
+            AssertionError: If they are more than any number of lies can make it hold.
+        """
+        n_servers, n_workers = len(self._servers), len(self._workers)
+        room = max(WINDOW_STEPS, self._cluster.f_servers + 2)
+        # Votes, those it works on, and a few of its own.
+        if identity in self._workers:
+            most = room * n_servers + n_servers + KEPT_MAX + 8
+        else:
+            last_models = n_servers
+            most = room * (n_servers + n_workers) + last_models + max(n_servers, n_workers) + 8
+        assert vectors <= most, f"{identity} holds {vectors} vectors, not {most} at most"
+
+    def _check_life(self, identity: str, message: Message, digest: bytes) -> None:
+        """What a node says fits what it said before in its life."""
+        life, step = self._lives[identity], message.step
+        if isinstance(message, Gradient):
+            resent = digest in life.sent.get(step, ())
+            assert resent or digest == life.computed.get(step), f"gradient {step} is not its own"
+            if not resent:
+                life.sent.setdefault(step, []).append(digest)
+                life.last = digest
+            return
+        first = life.said.setdefault((type(message), step), digest)
+        assert digest == first, f"equivocates about the model of step {step}"
+        if isinstance(message, Model):
+            assert step >= life.step, f"the model of step {step} after that of {life.step}"
+            life.step = step
+        else:
+            assert self._is_gather(step), f"a vote at step {step}, where nobody gathers"
+
+    def _check_momentum(self, identity: str, effect: ComputeGradient | TryModel) -> None:
+        """Momentum is what the worker sent last, bit for bit."""
+        momentum = None if effect.momentum is None else digest_of(effect.momentum)
+        continues = momentum == self._lives[identity].last
+        assert continues, f"momentum of step {effect.step} is not what was sent last"
 
     def _is_gather(self, step: int) -> bool:
         """Whether the servers gather before they scatter the model of a step."""
@@ -157,7 +236,14 @@ class Promises:
         for voter, digest in votes:
             told = self._told[identity].get((voter, kind, step), [])
             # Who restarts may say something else, and old votes were forgotten: then any will do.
-            assert digest in (told if self._restarts else told[:1]), f"{voter} did not say that"
+            forgotten = self._restarts or self._pushed_out((identity, voter, kind), step)
+            assert digest in (told if forgotten else told[:1]), f"{voter} did not say that"
+
+    def _pushed_out(self, link: tuple[str, str, type[Message]], step: int) -> bool:
+        """Whether a voter said so much since its first vote on a step that this was forgotten."""
+        said = self._order.get(link, [])
+        since = said[said.index(step) :] if step in said else []
+        return len(set(since)) > WINDOW_STEPS
 
     def _check_catch_up(self, identity: str, votes: Iterable[tuple[str, bytes]], step: int) -> None:
         """A server adopts models that it was told, and goes no further than some correct peer."""
@@ -181,10 +267,31 @@ class Promises:
         assert bool((result <= np.max(correct, axis=0)).all()), "above every correct model"
 
 
+@dataclass(slots=True)
+class Life:
+    """What a correct node has said since it started."""
+
+    step: int
+    """The step of the last model that it sent, or began with."""
+    said: dict[tuple[type[Message], int], bytes] = field(default_factory=dict)
+    """The models that a server sent."""
+    drawn: Vector | None = None
+    """The gradient that its task gave a worker last."""
+    computed: dict[int, bytes] = field(default_factory=dict)
+    """What a worker may send at each step, momentum included."""
+    sent: dict[int, list[bytes]] = field(default_factory=dict)
+    """What it did send."""
+    last: bytes | None = None
+    """What it sent last and was no repetition."""
+
+
 class NoPromises(Promises):
     """Checks nothing: for runs whose nodes do not keep the promises, and for speed."""
 
     def starts(self, identity: str, step: int = 0, vector: Vector | None = None) -> None:
+        """Nothing."""
+
+    def new_life(self, identity: str) -> None:
         """Nothing."""
 
     def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
@@ -197,4 +304,13 @@ class NoPromises(Promises):
         """Nothing."""
 
     def tried(self, identity: str, effect: TryModel) -> None:
+        """Nothing."""
+
+    def drawn(self, identity: str, gradient: Vector) -> None:
+        """Nothing."""
+
+    def computed(self, identity: str, effect: ComputeGradient | TryModel, vector: Vector) -> None:
+        """Nothing."""
+
+    def holds(self, identity: str, vectors: int) -> None:
         """Nothing."""

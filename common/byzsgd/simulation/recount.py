@@ -1,0 +1,67 @@
+"""What an aggregation must come to, computed in the plainest way: slow, and easy to believe."""
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byzsgd.protocol import Aggregate, Aggregated
+
+SUBSETS_MAX = 500
+"""Subsets that are tried one by one; where there are more, nothing is recomputed."""
+
+Rows = NDArray[np.float64]
+
+
+def check_result(effect: Aggregate, result: Aggregated) -> None:
+    """Compare the result of an aggregation with what it should be.
+
+    Medians, averages and minimum-diameter averages are recomputed, where no pre-step changed the
+    votes.
+
+    Raises:
+        AssertionError: If it is another one, by more than float32 loses.
+    """
+    if effect.pre_steps:
+        return
+    rows = np.asarray(effect.vectors, np.float64)
+    if effect.rule == "coordinate_median":
+        expected = _median(rows)
+    elif effect.rule == "average":
+        expected = rows.mean(axis=0)
+    elif effect.rule == "mda" and comb(len(rows), effect.f) <= SUBSETS_MAX:
+        rows = _selected(effect, result, rows)
+        expected = rows.mean(axis=0)
+    else:
+        return
+    size = np.abs(rows).max(axis=0)
+    if effect.model is not None:
+        expected = effect.model - np.float64(effect.learning_rate) * expected
+        size = effect.learning_rate * size + np.abs(effect.model)
+    wrong = np.abs(result.vector - expected) > 1e-5 * size + 1e-30
+
+    assert not wrong.any(), f"{effect.rule} of step {effect.step} is another vector"
+
+
+def _median(rows: Rows) -> NDArray[np.float64]:
+    """The middle of each coordinate, or the mean of its two middles."""
+    ordered, n = np.sort(rows, axis=0), len(rows)
+    middle: NDArray[np.float64] = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return middle
+
+
+def _selected(effect: Aggregate, result: Aggregated, rows: Rows) -> Rows:
+    """The rows that were not left out, which are n - f of no larger diameter than any others."""
+    chosen = [row for row, who in enumerate(effect.identities) if who not in result.report.left_out]
+    assert len(chosen) == len(rows) - effect.f, f"{len(chosen)} of {len(rows)} votes selected"
+    apart = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(axis=2))
+    smallest = min(
+        _diameter(apart, subset) for subset in combinations(range(len(rows)), len(chosen))
+    )
+    assert _diameter(apart, chosen) <= smallest * (1 + 1e-5), "not the smallest diameter"
+    return rows[chosen]
+
+
+def _diameter(apart: Rows, subset: tuple[int, ...] | list[int]) -> float:
+    return float(apart[np.ix_(subset, subset)].max())
