@@ -8,7 +8,7 @@ TORCH_FROM ?= $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch
 UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $(BIN)/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install demo test check image clean
+.PHONY: help install demo test check soak image clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ check: install  ## style, types, and who may import whom
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# make soak SEEDS=10000 FIRST=0; one alone: SEED=123; with a bug in the code: PLANT=old-step; every bug: BUGS=1
+SEEDS ?= 1000
+soak: install  ## simulated clusters, one a seed: faults, liars, and promises checked at every event
+	$(BIN)/python -m tests.soak --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(STORY),--story '$(STORY)') $(if $(PLANT),--plant $(PLANT)) $(if $(BUGS),--bugs)
 
 image:  ## one container image for every daemon
 	$(ENGINE) build --tag byzsgd .

@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "network"))
 
-from hosted import Hosted, hosted
-from namespaces import Network, lacking
+from tests.network.hosted import Hosted, hosted
+from tests.network.namespaces import Network, lacking
 
 Fault = Callable[[Network], None]
 

@@ -7,9 +7,10 @@ Commands::
     server s1 value=0 step=0        start a server, also with changes of the cluster file
     worker w1 servers=1             (servers, workers and the keys of tests/conftest.py)
     receive s2 s3 model step=0 value=5    also gather, gradient, pull, hello [differs=KEY]
+                                          [reply=0]: a hello that wants an answer
     connect s2                      a connection to a peer is made
     wait 1.0                        seconds pass
-    work [gradient=2]               the oldest heavy work is done
+    work [gradient=2] [last=1]      the oldest heavy work is done, or the youngest
 """
 
 import json
@@ -60,12 +61,15 @@ class Scenario:
                 return self.node.works(**options)
         raise ValueError(f"no command: {line}")
 
-    def message(self, kind: str, step: int, value: float = 0, differs: str = "") -> Message:
+    def message(
+        self, kind: str, step: int, value: float = 0, differs: str = "", reply: int = 1
+    ) -> Message:
         if kind == "pull":
             return Pull(step)
         if kind == "hello":
             digests = self.node.node.cluster.digests()
-            return Hello(step, digests | ({differs: b"other"} if differs else {}), reply=True)
+            digests |= {differs: b"other"} if differs else {}
+            return Hello(step, digests, reply=bool(reply))
         return VECTORS[kind](step, np.float32([value]))
 
     def block(self, text: str) -> str:

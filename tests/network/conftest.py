@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from hosted import hosted
-from namespaces import lacking
+from tests.network.hosted import hosted
+from tests.network.namespaces import lacking
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from namespaces import Network
+from tests.network.namespaces import Network
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.tasks import Task, load_task

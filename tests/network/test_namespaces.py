@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from namespaces import Network, remove_leftovers
+from tests.network.namespaces import Network, remove_leftovers
 
 pytestmark = pytest.mark.processes
 

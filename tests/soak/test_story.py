@@ -1,0 +1,86 @@
+"""One seed, one run, bit for bit; and what a story that ends badly shrinks to."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.soak.bugs import planted
+from tests.soak.shrink import shrink
+from tests.soak.story import Mishap, Story, story_of, tell
+from tests.soak.transcript import transcript
+
+ROOT = Path(__file__).parents[2]
+
+DIGESTS = """
+from tests.soak.story import story_of, tell
+for seed in range(4):
+    print(tell(story_of(seed)).record.digest())
+"""
+
+
+def test_same_seed_same_run() -> None:
+    """Equal histories in processes that order sets and hashes otherwise: to the bit."""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", DIGESTS],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path]),
+                "PYTHONHASHSEED": salt,
+            },
+        ).stdout.split()
+        for salt in ("1", "2")
+    ]
+
+    assert told[0] == told[1]
+    assert len(set(told[0])) == 4, "and every seed tells another story"
+
+
+def test_a_story_survives_its_words() -> None:
+    """What a search prints can be told again."""
+    for seed in range(50):
+        assert Story.from_json(story_of(seed).to_json()) == story_of(seed)
+
+
+SURVIVED = {
+    "crash": Mishap("crash", 0.05, 0.5, ("s2",)),
+    "crash without disk": Mishap("crash", 0.05, 0.5, ("s2",), bad=True),
+    "power": Mishap("power", 0.05, 0.5),
+    "power without disk": Mishap("power", 0.05, 0.5, bad=True),
+    "cut": Mishap("cut", 0.05, 0.5),
+    "split": Mishap("split", 0.05, 1.0, ("s2", "s3", "w2")),
+    "one-way split": Mishap("split", 0.05, 1.0, ("s2", "s3", "w2"), bad=True),
+    "slow": Mishap("slow", 0.02, 2.0, ("s2",), factor=100.0),
+}
+
+
+@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
+@pytest.mark.parametrize("name", SURVIVED)
+def test_every_mishap_changes_a_run_and_stops_none(name: str, variant: str) -> None:
+    """Each leaves its trace in what happens, and all correct nodes still get there."""
+    calm = Story(variant=variant, steps=6, checkpoint_period=1, servers_say="random", queue=2)
+    without, outcome = tell(calm), tell(replace(calm, mishaps=(SURVIVED[name],)))
+
+    assert outcome.why == without.why == ""
+    assert outcome.record.digest() != without.record.digest()
+
+
+def test_a_bad_story_shrinks_to_a_transcript() -> None:
+    """To the fewest nodes and steps, no mishap, and a few commands of tests/scenarios."""
+    with planted("arrival-order"):
+        outcome = tell(story_of(0))
+        simplest = shrink(outcome)
+        text = transcript(simplest)
+
+    assert simplest.kind == outcome.kind
+    assert simplest.story.mishaps == ()
+    assert simplest.story.steps == 1
+    assert text.startswith(f"# {simplest.why}")
+    assert len(text.splitlines()) < 20
