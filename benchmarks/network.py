@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "network"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.network.hosted import Hosted, hosted
 from tests.network.namespaces import Network, lacking

@@ -65,7 +65,8 @@ def _search(seeds: range, plant: str) -> int:
             print(f"\rseed {told.seed}: {told.why.splitlines()[0]}", flush=True)
         if done % 50 == 0 or done == len(seeds):
             rate = done / (time.monotonic() - began)
-            print(f"\r{done} of {len(seeds)} seeds, {rate:.1f}/s", end="", file=sys.stderr)
+            words = f"{done} of {len(seeds)} seeds, {rate:.1f}/s, longest {slowest:.1f} virtual s"
+            print(f"\r{words}", end="", file=sys.stderr)
         if len(failed) == FAILURES_MAX:
             break
     print(f"\n{done} seeds, {events} events, {len(failed)} failed; the longest story took ")

@@ -1,6 +1,7 @@
 """Twelve bugs to plant, one at a time: what tests and simulation are for is to catch each.
 
-``BYZSGD_PLANT=old-step pytest -p soak.bugs tests/protocol`` runs tests with one of them planted.
+``BYZSGD_PLANT=old-step PYTHONPATH=tests pytest -p soak.bugs tests/protocol`` runs tests with one of
+them planted.
 """
 
 import os

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from byzsgd.protocol import Node
 from tests.soak.bugs import planted
 from tests.soak.shrink import shrink
 from tests.soak.story import Mishap, Story, story_of, tell
@@ -32,7 +34,7 @@ def test_same_seed_same_run() -> None:
             check=True,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path]),
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
                 "PYTHONHASHSEED": salt,
             },
         ).stdout.split()
@@ -72,6 +74,35 @@ def test_every_mishap_changes_a_run_and_stops_none(name: str, variant: str) -> N
     assert outcome.record.digest() != without.record.digest()
 
 
+@pytest.mark.parametrize("disk", [True, False])
+def test_a_lost_disk(disk: bool) -> None:
+    """A server that comes back with its disk goes on at its checkpoint, and else at step 0."""
+    mishap = Mishap("crash", 0.1, 0.5, ("s2",), bad=not disk)
+    outcome = tell(Story(steps=6, checkpoint_period=1, servers_say="random", mishaps=(mishap,)))
+    _, step, _, _ = outcome.record.lives["s2"]
+
+    assert outcome.why == ""
+    assert (step > 0) == disk
+
+
+def test_clocks_that_differ() -> None:
+    """Nodes whose clocks agree in nothing get there, by their own deadlines."""
+    outcome = tell(Story(steps=4, loss=0.2, workers_say="mute", clocks=True))
+    began = [now for now, _, _, _ in outcome.record.lives.values()]
+
+    assert outcome.why == ""
+    assert len(set(began)) == len(began)
+
+
+def test_who_never_asks_again_never_ends() -> None:
+    """Once nothing breaks any more every correct node must get there: this is seen."""
+    with mock.patch.object(Node, "_pull"):
+        outcome = tell(Story(steps=8, loss=0.15))
+
+    assert outcome.why.startswith("no end: ")
+    assert f"{outcome.identity} waits for" in outcome.why
+
+
 def test_a_bad_story_shrinks_to_a_transcript() -> None:
     """To the fewest nodes and steps, no mishap, and a few commands of tests/scenarios."""
     with planted("arrival-order"):
@@ -83,4 +114,5 @@ def test_a_bad_story_shrinks_to_a_transcript() -> None:
     assert simplest.story.mishaps == ()
     assert simplest.story.steps == 1
     assert text.startswith(f"# {simplest.why}")
+    assert "servers=" not in text or simplest.story.servers != 5, "only what is unusual is said"
     assert len(text.splitlines()) < 20

@@ -28,6 +28,9 @@ from tests.test_scenarios import BAR, Scenario
 
 KINDS = {"Model": "model", "GatherModel": "gather", "Gradient": "gradient"}
 
+USUAL = {"servers": 5, "workers": 4, "f_servers": 1, "f_workers": 1}
+"""The cluster of tests/conftest.py: what a scenario need not say."""
+
 EVENTS_MAX = 400
 """Events of a life that are tried to be left out one by one."""
 
@@ -39,6 +42,7 @@ def transcript(outcome: Outcome) -> str:
     commands = _commands(outcome)
     ending = _ending(commands)
     kept = _shorter(commands, ending) if len(commands) <= EVENTS_MAX else commands
+    kept = _together(kept)
     head = f"# {outcome.why.splitlines()[0]}"
     return "\n\n".join([head, *_blocks(kept)])
 
@@ -53,6 +57,20 @@ def _shorter(commands: list[str], ending: str) -> list[str]:
             if _ending(fewer) == ending:
                 commands, shorter = fewer, True
     return commands
+
+
+def _together(commands: list[str]) -> list[str]:
+    """What several peers say in a row, in one command."""
+    told: list[str] = []
+    for command in commands:
+        words = command.split()
+        before = told[-1].split() if told else []
+        what = words[2:]
+        if words[0] == "receive" and before[:1] == ["receive"] and before[-len(what) :] == what:
+            told[-1] = " ".join([*before[: -len(what)], words[1], *what])
+        else:
+            told.append(command)
+    return told
 
 
 def _scenario() -> Scenario:
@@ -98,18 +116,21 @@ def _commands(outcome: Outcome) -> list[str]:
     story, cluster = outcome.story, outcome.story.cluster()
     _, step, vector, happenings = outcome.record.lives[outcome.identity]
     words = ["worker" if vector is None else "server", outcome.identity]
-    options: dict[str, object] = {
+    shape = {
         "servers": story.servers,
         "workers": story.workers,
         "f_servers": story.f_servers,
         "f_workers": story.f_workers,
-        "server_quorum": cluster.server_quorum,
-        "worker_quorum": cluster.worker_quorum,
-        **story.changes(),
     }
+    options: dict[str, object] = {key: n for key, n in shape.items() if n != USUAL[key]}
+    usual = make_cluster(**shape)
+    quorums = {"server_quorum": cluster.server_quorum, "worker_quorum": cluster.worker_quorum}
+    for key, value in {**story.changes(), **quorums}.items():
+        if value != getattr(usual, key):
+            options[key] = value
     if vector is not None:
-        options |= {"value": _number(vector), "step": step}
-        options |= {"checkpoint_period": story.checkpoint_period}
+        mine = {"step": step, "checkpoint_period": story.checkpoint_period}
+        options |= {"value": _number(vector), **{key: n for key, n in mine.items() if n}}
     commands = [" ".join([*words, *(f"{key}={value}" for key, value in options.items())])]
     scenario = _scenario()
     scenario.run(commands[0])

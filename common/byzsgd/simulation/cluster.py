@@ -51,7 +51,7 @@ BOOT = bytes(8)
 CONNECTING = (0.0, 0.02)
 """Seconds until a connection is made."""
 
-WEIGHED_EVERY = 16
+WEIGHED_EVERY = 64
 """Events between two looks at how many vectors a node holds: such a look is slow."""
 
 
@@ -319,6 +319,7 @@ class Simulation:
             self._witness.meets(now, identity, event)
         self._events += 1
         if isinstance(event, Aggregated) and _goes_back(node, event):
+            # Until a server says so itself: this is where its peers must hear of a new life.
             self._promises.new_life(identity)
         try:
             effects = node.handle(event, now)
