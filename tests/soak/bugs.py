@@ -67,7 +67,7 @@ def claimed_identity() -> AbstractContextManager[Any]:
     """A vote counts for whoever its sender says it is.
 
     Stands for a transport that believes routing ids instead of keys. The real one is covered by
-    tests/transport.
+    ``test_a_claimed_routing_id_means_nothing`` of tests/transport.
     """
     return mock.patch.object(cluster, "speaker", lambda key, routing_id: routing_id)
 
