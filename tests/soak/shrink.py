@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from byzsgd.errors import ClusterError
 from tests.soak.story import Outcome, Story, tell
+
+from byzsgd.errors import ClusterError
 
 TRIES_MAX = 300
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from unittest import mock
 
 import numpy as np
+from tests.soak.record import Record
 
 from byzsgd.attacks import names
 from byzsgd.cluster import Cluster, Role
@@ -19,7 +20,6 @@ from byzsgd.simulation import CALM, Coalition, Simulation, Timing, coalition_of
 from byzsgd.simulation.cluster import BrokenPromiseError, without_keys
 from byzsgd.simulation.hostile import HABITS, Flood
 from byzsgd.tasks.quadratic import Quadratic
-from tests.soak.record import Record
 
 CALM_AFTER = 8.0
 """Virtual seconds after which nothing breaks any more."""

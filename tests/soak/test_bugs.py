@@ -1,7 +1,6 @@
 """Each of twelve bugs, planted by itself, is caught by a story that ends well without it."""
 
 import pytest
-
 from tests.soak.bugs import BUGS, planted
 from tests.soak.story import story_of, tell
 

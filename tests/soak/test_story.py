@@ -8,12 +8,12 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-
-from byzsgd.protocol import Node
 from tests.soak.bugs import planted
 from tests.soak.shrink import shrink
 from tests.soak.story import Mishap, Story, story_of, tell
 from tests.soak.transcript import transcript
+
+from byzsgd.protocol import Node
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tests.conftest import Conversation, make_cluster
+from tests.soak.record import Happening
+from tests.soak.story import Outcome
+from tests.test_scenarios import BAR, Scenario
 
 from byzsgd.messages import Hello, Message, Pull
 from byzsgd.protocol import (
@@ -21,10 +25,6 @@ from byzsgd.protocol import (
     server_of,
     worker_of,
 )
-from tests.conftest import Conversation, make_cluster
-from tests.soak.record import Happening
-from tests.soak.story import Outcome
-from tests.test_scenarios import BAR, Scenario
 
 KINDS = {"Model": "model", "GatherModel": "gather", "Gradient": "gradient"}
 

@@ -318,9 +318,6 @@ class Simulation:
         if self._witness:
             self._witness.meets(now, identity, event)
         self._events += 1
-        if isinstance(event, Aggregated) and _goes_back(node, event):
-            # Until a server says so itself: this is where its peers must hear of a new life.
-            self._promises.new_life(identity)
         try:
             effects = node.handle(event, now)
             if self._checked:
@@ -449,13 +446,6 @@ class Simulation:
         return "; ".join(
             f"{i} {node.sentence(self._clock(i))}" for i, node in sorted(self.nodes.items())
         )
-
-
-def _goes_back(node: Node, event: Aggregated) -> bool:
-    """Whether a server is about to go on at an earlier step than that of its last model."""
-    if not isinstance(node, ParameterServer) or node.phase() != "catch-up":
-        return False
-    return event.step < node.model_step
 
 
 def without_keys(mapping: Mapping[str, object], **changes: object) -> Cluster:
