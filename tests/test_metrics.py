@@ -89,7 +89,7 @@ class Watched:
 
     def collector(self) -> NodeCollector:
         return NodeCollector(
-            self.node, lambda: STATISTICS, lambda: 0.25, lambda: self.now, lambda: {"s2"}
+            self.node, lambda: STATISTICS, lambda: 0.25, lambda: self.now, silent=lambda: {"s2"}
         )
 
     def families(self) -> list[Family]:
@@ -389,7 +389,9 @@ def test_checkpoints_are_counted_where_they_are_kept(server: Any) -> None:
     """Written, failed by reason, whether they fail now, and the newest one's step and age."""
     saves = Saves(written=3, step=40, at=2.0, error="full")
     saves.failed[Failure.FULL] = 2
-    collector = NodeCollector(server().node, lambda: STATISTICS, lambda: 0.0, lambda: 12.0, saves)
+    collector = NodeCollector(
+        server().node, lambda: STATISTICS, lambda: 0.0, lambda: 12.0, saves=saves
+    )
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in collector.collect()

@@ -37,6 +37,7 @@ class NodeCollector(Collector):
         statistics: Callable[[], Statistics],
         lag_seconds: Callable[[], float],
         clock: Callable[[], float],
+        *,
         saves: Saves | None = None,
         silent: Callable[[], Collection[str]] = frozenset,
     ) -> None:

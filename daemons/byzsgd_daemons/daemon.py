@@ -43,8 +43,8 @@ async def run(
             transport.statistics,
             lambda: host.lag_seconds,
             loop.time,
-            host.saves if host.keeps else None,
-            lambda: host.presence.silent,
+            saves=host.saves if host.keeps else None,
+            silent=lambda: host.presence.silent,
         )
     )
     status = partial(_status, host, transport, loop)

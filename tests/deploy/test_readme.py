@@ -51,7 +51,9 @@ def exposed(node: Node) -> dict[str, str]:
     """The names that a scrape of a node shows to PromQL, and their types."""
     registry = CollectorRegistry()
     saves = Saves(step=1)
-    registry.register(NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0, saves))
+    registry.register(
+        NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0, saves=saves)
+    )
     suffix = {"counter": "_total"}
     return {metric.name + suffix.get(metric.type, ""): metric.type for metric in registry.collect()}
 

@@ -369,7 +369,6 @@ class ParameterServer(Node):
         elif self._stranded(now):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
-            self._effects.append(NewLife())
             self._adopt(self._catch_up.others())
         elif self._looks_around(rumour, now):
             self._asked_for_models = now
@@ -408,6 +407,9 @@ class ParameterServer(Node):
 
     def _caught_up(self, event: Aggregated, now: float) -> None:
         self.progress.catch_ups += 1
+        if event.step < self.model_step:
+            # Until now a pull was answered with the later model, which belongs to the life before.
+            self._effects.append(NewLife())
         if event.step in self._gathers:
             # Peers may still wait in this gather for one more vote.
             self._vote = GatherModel(event.step, event.vector)
