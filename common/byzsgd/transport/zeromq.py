@@ -544,8 +544,9 @@ class ZeroMQ:
         libzmq hands over whole messages, so that every frame after the first is there at once.
         """
         # A flood of messages that are there already would keep the loop for ever: others first.
-        await asyncio.sleep(0)
+        await _others_first(socket)
         frame = await socket.recv(copy=False)
+        _end_if_closed(socket)
         frames, discarded = [frame], 0
         while frame.more:
             frame = _result(socket.recv(zmq.DONTWAIT, copy=False))
@@ -555,7 +556,7 @@ class ZeroMQ:
                 continue
             discarded += 1
             if discarded % DISCARDED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await _others_first(socket)
         return frames
 
     async def _take(
@@ -643,6 +644,21 @@ def _cause(error: zmq.ZMQError) -> str:
 def _result(outcome: Awaitable[Any]) -> Any:
     """What a call with DONTWAIT came to: its future is done when it returns."""
     return cast("asyncio.Future[Any]", outcome).result()
+
+
+async def _others_first(socket: zmq.asyncio.Socket) -> None:
+    """Give the event loop its turn, in which the socket may be closed."""
+    await asyncio.sleep(0)
+    _end_if_closed(socket)
+
+
+def _end_if_closed(socket: zmq.asyncio.Socket) -> None:
+    """End the task that reads a socket which was hung up since it last looked.
+
+    As closing it ends a wait for it: else the next read would be an error, and end the daemon.
+    """
+    if socket.closed:
+        raise asyncio.CancelledError
 
 
 def _send_now(socket: zmq.asyncio.Socket, frames: Sequence[bytes | zmq.Frame]) -> bool:
