@@ -127,7 +127,10 @@ def test_log_lines_are_limited(small: Standing) -> None:
 
     Runs after the attacks, on their logs; on its own it makes one.
     """
-    attack(small, "wrong-role")
+    for _ in range(5):  # The second line of a kind comes a second after the first.
+        attack(small, "wrong-role")
+        if len(_told(small)) > 1:
+            break
 
     for identity in small.correct:
         times = defaultdict(list)
@@ -138,8 +141,12 @@ def test_log_lines_are_limited(small: Standing) -> None:
         for key, each in times.items():
             # A clock of the day, which may be set, against one that only goes on: one to spare.
             assert len(each) <= each[-1] - each[0] + 2, (identity, key, each)
-    told = [line["message"] for line in small.log_lines("s0") if line.get("reason") == "wrong-role"]
-    assert any("more like it" in message for message in told), told
+    assert any("more like it" in message for message in _told(small)), _told(small)
+
+
+def _told(cluster: Standing) -> list[str]:
+    lines = cluster.log_lines("s0")
+    return [line["message"] for line in lines if line.get("reason") == "wrong-role"]
 
 
 def test_no_file_of_the_attacker_is_needed(small: Standing) -> None:
