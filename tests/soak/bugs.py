@@ -1,6 +1,6 @@
 """Twelve bugs to plant, one at a time: what tests and simulation are for is to catch each.
 
-``BYZSGD_PLANT=old-step PYTHONPATH=tests pytest -p soak.bugs tests/protocol`` runs tests with one of
+``BYZSGD_PLANT=old-step python -m pytest -p tests.soak.bugs tests/protocol`` runs tests with one of
 them planted.
 """
 

@@ -1,7 +1,7 @@
 """Looks for bytes that break the decoder, led by the branches that they reach.
 
     .venv/bin/pip install atheris
-    PYTHONPATH=common:daemons .venv/bin/python -m tests.wire.fuzz tests/wire/corpus -runs=1000000
+    .venv/bin/python -m tests.wire.fuzz tests/wire/corpus -runs=1000000
 
 Arguments are libFuzzer's. What breaks the property of ``decoding.py`` is written to ``crash-*``;
 put it into the corpus, which ``make test`` replays. With ``MSGPACK_PUREPYTHON=1`` the branches of
