@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist looks for groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of real daemons come first and one after another; the rest fills the other cores."""
     items.sort(key=lambda item: item.get_closest_marker("processes") is None)

@@ -18,7 +18,10 @@ from byzsgd_daemons.evaluate.plan import Run
 from byzsgd_daemons.evaluate.results import Outcome, State
 from byzsgd_daemons.local import Training
 from byzsgd_daemons.nursery import Nursery
-from byzsgd_daemons.watch import ANSWER_SECONDS, times_refused
+from byzsgd_daemons.watch import times_refused
+
+METRICS_SECONDS = 10.0
+"""How long a node may take to show its metrics: it may be busy, and nobody waits."""
 
 STALL_SECONDS = 20.0
 """Without a step for so long, a training is given up."""
@@ -140,7 +143,7 @@ def counts(cluster: Cluster, lying: frozenset[str]) -> Counts:
 
 def _metrics(node: Member) -> str:
     host, port = split_address(node.http)
-    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=METRICS_SECONDS)
     try:
         connection.request("GET", "/metrics")
         return connection.getresponse().read(METRICS_BYTES_MAX).decode()
