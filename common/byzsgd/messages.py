@@ -29,7 +29,7 @@ class Reason(StrEnum):
     THROTTLED = "throttled"
     """A login of somebody who logs in too often, or was cut off only just now."""
     FLOOD = "flood"
-    """More bytes or connections than there is room for: the connection was cut."""
+    """More bytes, messages or connections than there is room for: the connection was cut."""
     WRONG_ROLE = "wrong-role"
     """A kind of message that its sender's role may not send to this node."""
     OTHER_CLUSTER = "other-cluster"

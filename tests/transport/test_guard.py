@@ -252,3 +252,26 @@ def _wait_for_bytes(connection: Connection, count: int) -> None:
     while connection.received < count:
         assert time.monotonic() < deadline
         connection.look()
+
+
+def test_who_says_too_much_is_cut_off_and_nobody_else(net, outsiders, monkeypatch) -> None:
+    """Small and well-formed messages, but too many: the rest is refused, and others are heard."""
+    monkeypatch.setattr("byzsgd.transport.zeromq.MESSAGES_BURST", 50)
+    monkeypatch.setattr("byzsgd.transport.zeromq.MESSAGES_PER_SECOND", 0.001)
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1), net.running("w2") as (w2, at_w2):
+            await at_w2.wait(lambda: "s1" in at_w2.connected_)
+            talker = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            for step in range(60):
+                talker.send_multipart(encode(Pull(step), BOOT))
+            await at_s1.wait(lambda: any(who == "w1" for who, *_ in at_s1.refused_))
+            assert [who for who, _ in at_s1.received_] == ["w1"] * 50
+            assert {(who, why) for who, why, _ in at_s1.refused_} == {("w1", Reason.FLOOD)}
+
+            # The login that follows is refused: the peer stays out for a while.
+            await at_s1.wait(lambda: s1.statistics().refused.get(("w1", Reason.THROTTLED), 0) > 0)
+            w2.send(["s1"], Pull(7))
+            await at_s1.wait(lambda: ("w2", Pull(7)) in at_s1.received_)
+
+    asyncio.run(main())

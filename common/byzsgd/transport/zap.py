@@ -17,6 +17,7 @@ from zmq.utils import z85
 
 from byzsgd.messages import Reason
 from byzsgd.transport.base import STRANGER
+from byzsgd.transport.buckets import Buckets
 from byzsgd.transport.refusals import Bans, Refusals
 from byzsgd.transport.roster import Roster
 
@@ -62,7 +63,7 @@ class Doorkeeper:
         self._admitted = admitted
         self._refusals = refusals
         self._tell = let_in
-        self._logins: dict[tuple[str, str], tuple[float, float]] = {}
+        self._logins = Buckets[tuple[str, str]](LOGINS_BURST, LOGINS_PER_SECOND)
         self._bans = Bans()
         self._lock = threading.Lock()
         # A plain socket, also where those of the context are asyncio's.
@@ -113,7 +114,7 @@ class Doorkeeper:
             self._refusals.count(former or STRANGER, reason, f"key {key} from {address}")
         elif identity not in self._admitted[domain]:
             self._refusals.count(identity, Reason.WRONG_ROLE, f"may not listen to {domain}")
-        elif self._is_banned(identity, now) or not self._take_token((domain, identity), now):
+        elif self._is_banned(identity, now) or not self._logins.take((domain, identity), now):
             self._refusals.count(identity, Reason.THROTTLED, f"a login to {domain}, from {address}")
         else:
             self._tell(domain, address, identity)
@@ -124,9 +125,3 @@ class Doorkeeper:
     def _is_banned(self, identity: str, now: float) -> bool:
         with self._lock:
             return self._bans.holds(identity, now)
-
-    def _take_token(self, login: tuple[str, str], now: float) -> bool:
-        tokens, since = self._logins.get(login, (float(LOGINS_BURST), now))
-        tokens = min(tokens + (now - since) * LOGINS_PER_SECOND, float(LOGINS_BURST))
-        self._logins[login] = (tokens - (tokens >= 1), now)
-        return tokens >= 1

@@ -39,6 +39,7 @@ from byzsgd.transport.base import (
     Statistics,
     TransportError,
 )
+from byzsgd.transport.buckets import Buckets
 from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, Watched, identity_bytes, wire_bytes
 from byzsgd.transport.keys import public_of
 from byzsgd.transport.refusals import Bans, Refusals
@@ -130,6 +131,11 @@ SOCKETS_PER_SERVER = 12
 INLINE_BYTES = 256 * KIB
 """A payload up to this is copied on the event loop; a trip through a thread costs more."""
 
+MESSAGES_PER_SECOND = 1000.0
+MESSAGES_BURST = 5000.0
+"""Messages of one peer that are taken in a second, and without a pause: what a node finds that was
+frozen for a while. A correct peer says one or two things a step, and no step takes so little."""
+
 DISCARDED_AT_ONCE = 1000
 """Frames of an overlong message that are thrown away before the event loop gets its turn."""
 
@@ -196,6 +202,7 @@ class ZeroMQ:
         self._routes: dict[str, bytes] = {}
         self._redials: dict[str, asyncio.TimerHandle] = {}
         self._bans = Bans()
+        self._talk = Buckets[str](MESSAGES_BURST, MESSAGES_PER_SECOND)
         self._tasks: asyncio.TaskGroup | None = None
 
         self._messages: Counter[tuple[str, Direction]] = Counter()
@@ -563,7 +570,11 @@ class ZeroMQ:
         self, peer: str, frames: list[zmq.Frame], still_counts: Callable[[], bool]
     ) -> None:
         """Make a message of frames, and hand it over; a large payload is copied in a thread."""
-        self._last_seen[peer] = self._loop.time()
+        now = self._loop.time()
+        self._last_seen[peer] = now
+        if not self._talk.take(peer, now):
+            self._shut_up(peer)
+            return
         buffers = [frame.buffer for frame in frames]
         try:
             header = decode_header(buffers, self._d)
@@ -581,6 +592,14 @@ class ZeroMQ:
         self._messages[header.kind.value, "received"] += 1
         self._bytes[header.kind.value, "received"] += sum(map(len, buffers))
         self._handlers.received(peer, received.message)
+
+    def _shut_up(self, peer: str) -> None:
+        """End the connections of a peer that says too much, and keep it out for a while."""
+        self._refuse(peer, Reason.FLOOD, f"over {MESSAGES_PER_SECOND:g} messages a second")
+        self._guard.cut(peer)
+        if self._doorkeeper is not None:
+            self._doorkeeper.ban(peer)
+        self._leave_alone(peer)
 
     def _refuse(self, peer: str, reason: Reason, detail: str) -> None:
         self._refused[peer, reason] += 1
