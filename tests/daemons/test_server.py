@@ -24,7 +24,7 @@ def served(files: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Serves with some settings, and returns the node that would run and its HTTP address."""
     found: list[Any] = []
 
-    async def run(host: Host, transport: Any, http: Any) -> None:
+    async def run(host: Host, transport: Any, http: Any, reload: Any) -> None:
         found.append((host.node, http))
 
     def built(settings: Settings) -> initial.Initial:

@@ -79,10 +79,11 @@ def test_a_server_tells_its_variance_condition(server: Any, told: Any) -> None:
 def test_a_server_tells_of_its_checkpoints(server: Any, statistics: Statistics) -> None:
     """The newest one's step, how long ago, why the last one failed; null where none are kept."""
     s1 = server()
-    assert snapshot(s1.node, statistics, 0.0)["checkpoint"] is None
+    presence = Presence(s1.node)
+    assert snapshot(s1.node, statistics, presence, 0.0)["checkpoint"] is None
 
     saves = Saves(step=40, at=100.0, error="the disk is full")
-    assert snapshot(s1.node, statistics, 102.5, saves)["checkpoint"] == {
+    assert snapshot(s1.node, statistics, presence, 102.5, saves)["checkpoint"] == {
         "step": 40,
         "seconds": 2.5,
         "error": "the disk is full",
