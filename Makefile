@@ -19,7 +19,7 @@ demo: install  ## byzsgd and a plain parameter server under the same attack, sid
 	$(BIN)/byzsgd demo --out run/demo
 
 test: install  ## all tests
-	$(BIN)/pytest --numprocesses=auto --dist=loadgroup
+	$(BIN)/pytest --numprocesses=auto
 
 check: install  ## style, types, and who may import whom
 	$(BIN)/ruff check
