@@ -39,7 +39,7 @@ W, S = "w3", "s4"
 EXPECTED: dict[str, set[tuple[str, str]]] = {
     "strangers": {("stranger", "stranger")},
     "churn": {("stranger", "stranger")},
-    "silence": {("stranger", "flood")},
+    "silence": {("stranger", "stranger")},
     "unfinished": {("stranger", "flood")},
     "unknown-keys": {("stranger", "stranger")},
     "malformed": {(W, "malformed"), (W, "version"), (W, "wrong-length")},
