@@ -94,7 +94,8 @@ class Host:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="work")
         # One: a checkpoint at a time, and none that waits for heavy work.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = float("inf")
         self._stopped: asyncio.Future[None]
         self._told = ""
         self._told_done = False
@@ -237,10 +238,11 @@ class Host:
     def _arm(self) -> None:
         """Set the timer to the node's deadline; one that is early looks again when it rings."""
         deadline = self.node.deadline
-        if deadline == float("inf") or (self._timer and self._timer.when() <= deadline):
+        if deadline == float("inf") or (self._timer and self._rings_at <= deadline):
             return
         if self._timer:
             self._timer.cancel()
+        self._rings_at = deadline  # A timer of uvloop's does not know it where it is past already.
         self._timer = self._loop.call_at(deadline, self._ring)
 
     def _ring(self) -> None:

@@ -352,6 +352,24 @@ def test_a_deadline_is_met_on_a_real_clock(run: Any, puppet: Any, wire: Any) -> 
     run(main)
 
 
+def test_events_before_an_overdue_timer_rings(run: Any, puppet: Any, wire: Any) -> None:
+    """A timer that was late when it was set stays set, and no second one is: on every loop."""
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        node.script[DeadlinePassed] = lambda _: setattr(node, "deadline", float("inf")) or []
+        host = Host(node)
+        with hosted(host, transport):
+            await transport.running.wait()
+            node.deadline = 0.0
+            host.connected("w1")
+            host.connected("w2")
+            await node.wait(DeadlinePassed)
+            assert node.of(DeadlinePassed) == [DeadlinePassed()]
+
+    run(main)
+
+
 # Checkpoints
 
 
