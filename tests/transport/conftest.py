@@ -135,6 +135,12 @@ class Outsiders:
         self.sockets.append(socket)
         return socket
 
+    def monitor(self, socket: "zmq.Socket[bytes]", events: int) -> "zmq.Socket[bytes]":
+        """Tells of a socket's connections, and is closed with the test."""
+        monitor = socket.get_monitor_socket(events)
+        self.sockets.append(monitor)
+        return monitor
+
     def dial(
         self, kind: int, server: str, pair: keys.KeyPair, routing_id: bytes = b""
     ) -> "zmq.Socket[bytes]":

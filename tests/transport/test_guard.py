@@ -27,8 +27,9 @@ MIB = 1 << 20
 
 D_OF_BENCHMARK, QUEUE = 1_750_000, 2
 
-MARGIN_MIB = 64
-"""What may be held beyond the budget: what comes between two looks."""
+MARGIN_MIB = 128
+"""What may be held beyond the budget: what comes between two looks, and what the kernel has kept of
+up to eight connections when they are cut, as that is read still. Without a guard it is 600."""
 
 
 @pytest.mark.parametrize(
@@ -94,14 +95,12 @@ def test_who_floods_is_cut_off_banned_and_let_in_again(net, outsiders) -> None:
             w2.send(("s1",), Pull(0))
             assert await at_s1.message(Pull) == ("w2", Pull(0))
             liar = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
-            monitor = liar.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            monitor = outsiders.monitor(liar, zmq.EVENT_DISCONNECTED)
             liar.send_multipart([zmq.Frame(bytes(MIB))] * 500, copy=False)
             await at_s1.wait(lambda: s1.statistics().refused.get(("w1", Reason.THROTTLED)))
             assert s1.statistics().refused["w1", Reason.FLOOD] == 1
             assert at_s1.refused_[0][:2] == ("w1", Reason.FLOOD)
             assert await asyncio.to_thread(monitor.poll, 30_000)
-            liar.disable_monitor()
-            monitor.close()
 
             w2.send(("s1",), Pull(1))
             assert await at_s1.message(Pull) == ("w2", Pull(1))

@@ -457,11 +457,9 @@ def test_a_frame_that_is_too_long_ends_the_connection(net, outsiders) -> None:
     async def main() -> None:
         async with net.running("s1") as (_, at_s1):
             liar = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
-            monitor = liar.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            monitor = outsiders.monitor(liar, zmq.EVENT_DISCONNECTED)
             liar.send(bytes(2**20 + 2**10 + 1))
             assert await asyncio.to_thread(monitor.poll, 30_000)
-            liar.disable_monitor()
-            monitor.close()
             liar.send_multipart(encode(Pull(2), BOOT))
             assert await at_s1.message(Pull) == ("w1", Pull(2))
             assert not at_s1.received_
