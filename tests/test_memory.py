@@ -13,7 +13,7 @@ from byzsgd.cluster import Cluster, Role
 
 MIB = 1 << 20
 TEXT = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
-SECTION = TEXT[TEXT.index("\n## Memory") :]
+SECTION = TEXT.partition("\n## Memory")[2].partition("\n## ")[0]
 
 
 def documented(cluster: Cluster, d: int) -> dict[str, Any]:
