@@ -17,7 +17,7 @@ from byzsgd.transport import (
     identity_bytes,
     queue_messages,
 )
-from byzsgd.transport.zeromq import QUEUE_MESSAGES, REQUEST_QUEUE_MESSAGES
+from byzsgd.transport.zeromq import request_queue_messages
 from byzsgd.wire import FRAME_BYTES
 
 MIB = 1 << 20
@@ -75,8 +75,8 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
     kept += 2 * _gradients_at_work(cluster) + 2 * cluster.server_quorum
     # Of each socket that receives: a message that is being read, and its copy.
     read = 2 * n_ps
-    waiting = queue_messages(d) + _request_queue_messages(d)
-    sent = waiting * _connections(cluster) + _request_queue_messages(d) * (n_ps - 1)
+    waiting = queue_messages(d) + request_queue_messages(d)
+    sent = waiting * _connections(cluster) + request_queue_messages(d) * (n_ps - 1)
     senders = len(cluster.nodes) - 1 + n_ps - 1
     connections = 2 * _connections(cluster) + n_ps - 1
     return (
@@ -104,7 +104,7 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
         # What the filters look at, and gradients for servers that lost them.
         kept += 3 + KEPT_MAX
     read = 4 * n_ps
-    sent = _request_queue_messages(d) * n_ps
+    sent = request_queue_messages(d) * n_ps
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
@@ -124,11 +124,6 @@ def _gradients_at_work(cluster: Cluster) -> int:
     """Gradients in one update, at most."""
     synchronous = cluster.variant is Variant.SYNCHRONOUS
     return cluster.n_workers if synchronous else cluster.worker_quorum
-
-
-def _request_queue_messages(d: int) -> int:
-    """Messages other than published models that wait for one peer."""
-    return REQUEST_QUEUE_MESSAGES * queue_messages(d) // QUEUE_MESSAGES
 
 
 def _received_bytes(d: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from tests.transport.watching import connections, until
 
 from byzsgd.messages import Gradient, Pull, Reason
 from byzsgd.transport import CONNECTIONS_MAX, LOGIN_BYTES, STRANGER, STRANGERS_MAX, identity_bytes
@@ -75,7 +76,7 @@ def test_every_byte_of_a_messages_frames_is_accounted_for(net, outsiders) -> Non
                 peer.send_multipart(message)
             await at_s1.message(Pull)
             sent = sum(wire_bytes(map(len, message)) for message in messages)
-            await _until(
+            await until(
                 lambda: (
                     watched.received - before >= sent
                     # A byte too few a frame would be 1,500; heartbeats are less.
@@ -172,7 +173,7 @@ def test_connections_that_are_gone_leave_nothing_behind(net, outsiders) -> None:
                 peer.send_multipart(encode(Pull(number), BOOT))
                 assert await at_s1.message(Pull) == ("w1", Pull(number))
                 peer.close()
-            await _until(lambda: not _connections(s1))
+            await until(lambda: not connections(s1))
 
     def open_afterwards() -> int:
         asyncio.run(main())
@@ -217,7 +218,7 @@ def test_where_nothing_can_be_counted_messages_still_go_through(net, monkeypatch
             await at_w1.wait(lambda: "s1" in at_w1.connected_)
             w1.send(("s1",), Pull(1))
             assert await at_s1.message(Pull) == ("w1", Pull(1))
-            assert not _connections(s1)
+            assert not connections(s1)
 
     asyncio.run(main())
 
@@ -233,21 +234,9 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def _until(condition) -> None:
-    """Wait for what the guard's thread makes true."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def _connections(transport) -> list[Connection]:
-    watched = list(transport._guard._watched.values())
-    return [connection for each in watched for connection in list(each.connections.values())]
-
-
 async def _connection(transport, peer: str) -> Connection:
-    await _until(lambda: any(connection.peer == peer for connection in _connections(transport)))
-    return next(each for each in _connections(transport) if each.peer == peer)
+    await until(lambda: any(connection.peer == peer for connection in connections(transport)))
+    return next(each for each in connections(transport) if each.peer == peer)
 
 
 def _wait_for_bytes(connection: Connection, count: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
+from tests.transport.watching import connections, until
 
 from byzsgd.messages import GatherModel, Gradient, Hello, Model, Pull, Reason
 from byzsgd.protocol import Aggregate, Effect, Received, Refuse, server_of
@@ -96,9 +97,10 @@ def test_routing_ids_that_libzmq_would_give_itself_cannot_be_collected(net, outs
                     and ("w1", Reason.FLOOD) in s1.statistics().refused
                 )
             )
-            async with asyncio.timeout(30):
-                while _held(s1, "w1") > CONNECTIONS_MAX:
-                    await asyncio.sleep(0.01)  # The guard looks again.
+            # All that are known to be w1's, once the guard has looked again.
+            await until(
+                lambda: sum(each.peer == "w1" for each in connections(s1)) <= CONNECTIONS_MAX
+            )
 
     asyncio.run(main())
 
@@ -268,13 +270,6 @@ def _admitting(cluster, identity: str, admitted: bool):
         replace(node, admitted=admitted) if node.id == identity else node for node in cluster.nodes
     )
     return replace(cluster, nodes=nodes)
-
-
-def _held(transport, peer: str) -> int:
-    """Connections that the guard knows to be a peer's."""
-    watched = list(transport._guard._watched.values())
-    connections = [each for socket in watched for each in list(socket.connections.values())]
-    return sum(connection.peer == peer for connection in connections)
 
 
 def _wait_until_readable(transport) -> None:

@@ -27,10 +27,10 @@ class Buckets:
 
     def quantile(self, share: float) -> float:
         """An upper bound of this share of the durations, from those of the buckets; 0 of none."""
-        below = 0
+        below, wanted = 0, share * sum(self.counts)
         for bound, count in zip(SECONDS_BOUNDS, self.counts, strict=False):
             below += count
-            if below >= share * sum(self.counts):
+            if below >= wanted:
                 return bound if below else 0.0
         return float(SECONDS_BOUNDS[-1])
 

@@ -58,7 +58,8 @@ SPARE_BYTES = 1 * MIB
 """What a peer may have sent besides vectors: small messages that wait, and heartbeats."""
 
 HEARTBEAT_BYTES_PER_SECOND = 48
-"""Of heartbeats, which are not delivered: 42 bytes a ping and 40 a pong, every two seconds."""
+"""Of others' heartbeats, which are not delivered: 42 bytes a ping and 40 a pong, every two seconds.
+Ours are TCP's, and no bytes."""
 
 RENEW_SECONDS = 6 * 3600.0
 """Who delivers nothing for this long is cut without blame, and dials again. What is allowed for

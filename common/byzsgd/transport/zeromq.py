@@ -149,6 +149,15 @@ def queue_messages(d: int) -> int:
     return QUEUE_MESSAGES // (2 if 4 * d > LARGE_BYTES else 1)
 
 
+def request_queue_messages(d: int) -> int:
+    """Messages that wait for one peer in a queue to send, other than published models.
+
+    Args:
+        d: Coordinates of every vector.
+    """
+    return REQUEST_QUEUE_MESSAGES * queue_messages(d) // QUEUE_MESSAGES
+
+
 class ZeroMQ:
     """A ``Transport`` over ZeroMQ sockets."""
 
@@ -189,7 +198,7 @@ class ZeroMQ:
         self._bind_host = bind_host
         self._io_threads = io_threads
         self._queue = queue_messages(d)
-        self._request_queue = REQUEST_QUEUE_MESSAGES * self._queue // QUEUE_MESSAGES
+        self._request_queue = request_queue_messages(d)
         self._roster = Roster(cluster)
         self._frames_max = 1 + frame_count(d)  # One more: a routing id or the topic.
 
