@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from byzsgd import checkpoint
+from byzsgd import checkpoint, files
 from byzsgd.checkpoint import (
     KEEP,
     Checkpoint,
@@ -277,7 +277,7 @@ class Crash(BaseException):
 
 OPERATIONS = [
     (Path, "mkdir"),
-    (checkpoint, "_write"),
+    (files, "_write"),
     (os, "fsync"),
     (Path, "replace"),
     (os, "close"),
@@ -348,7 +348,7 @@ def test_a_crash_while_writing_leaves_the_older_one(
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write", half)
+        patch.setattr(files, "_write", half)
         with pytest.raises(Crash):
             keep_model(tmp_path, 2)
     assert newest(tmp_path) == (1, [])

@@ -6,9 +6,7 @@ and its step, checksum and digest as metadata; any reader of safetensors can ope
 
 import errno
 import hashlib
-import os
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,14 +17,11 @@ from safetensors.numpy import save as serialized
 
 from byzsgd.cluster import Cluster
 from byzsgd.errors import CheckpointError
+from byzsgd.files import PARTIAL, write_whole
 from byzsgd.vectors import Vector, is_finite, is_vector
 
 KEEP = 3
 """Checkpoints that stay on disk: should the newest be damaged, an older one is there."""
-
-
-PARTIAL = "saving.partial"
-"""A file that is being written. One name: crashes never leave more than one."""
 
 
 class Failure(StrEnum):
@@ -107,9 +102,9 @@ def prepare(folder: Path) -> None:
 def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = KEEP) -> None:
     """Write a checkpoint, then remove all but the newest.
 
-    A crash at any moment leaves either the whole new file or none: it is written under another
-    name, brought to disk, and renamed. Checkpoints of later steps are another training's, or
-    damaged, or else this one would have begun there: they neither count nor go.
+    A crash at any moment leaves either the whole new file or none. Checkpoints of later steps are
+    another training's, or damaged, or else this one would have begun there: they neither count nor
+    go.
 
     Args:
         folder: Made if it is not there.
@@ -123,20 +118,14 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
             is one of ``Failure``.
     """
     path = folder / f"step-{step:012}.safetensors"
-    partial = folder / PARTIAL
     metadata = {"step": str(step), "digest": digest.hex(), "checksum": _checksum(step, vector)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Not by safetensors itself: what it leaves of a file when it is killed has chance names.
-        _write(partial, serialized({"vector": vector}, metadata=metadata))
-        partial.replace(path)
-        _to_disk(folder)
+        write_whole(path, serialized({"vector": vector}, metadata=metadata))
         ours = [each for each in _newest_first(folder) if each <= path and each.is_file()]
         for old in ours[keep:]:
             old.unlink()
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise _refused(path, error) from None
 
 
@@ -195,23 +184,3 @@ def _checksum(step: int, vector: Vector) -> str:
     digest = hashlib.blake2b(str(step).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(vector).data)
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that only this user may read, and bring it to disk."""
-    with open(path, "wb", opener=_private) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -83,7 +83,7 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
         base
         + vector_bytes(d) * (kept + read + sent)
         + _received_bytes(d) * senders
-        + _connection_bytes(d) * connections
+        + connection_bytes(d) * connections
         + _strangers_bytes(cluster)
     )
 
@@ -108,9 +108,14 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
-        + (_received_bytes(d) + _connection_bytes(d)) * 2 * n_ps
+        + (_received_bytes(d) + connection_bytes(d)) * 2 * n_ps
         + OVERSHOOT_BYTES
     )
+
+
+def connection_bytes(d: int) -> int:
+    """What libzmq holds for a connection besides what waits in its queues."""
+    return CONNECTION_BYTES + FRAMES_AT_ONCE * min(vector_bytes(d), FRAME_BYTES)
 
 
 def kernel_bytes(cluster: Cluster, role: Role) -> int:
@@ -129,11 +134,6 @@ def _gradients_at_work(cluster: Cluster) -> int:
 def _received_bytes(d: int) -> int:
     """What one identity may have sent to one socket that is not delivered yet."""
     return identity_bytes(d, queue_messages(d))
-
-
-def _connection_bytes(d: int) -> int:
-    """What libzmq holds for a connection besides what waits in its queues."""
-    return CONNECTION_BYTES + FRAMES_AT_ONCE * min(vector_bytes(d), FRAME_BYTES)
 
 
 def _connections(cluster: Cluster) -> int:

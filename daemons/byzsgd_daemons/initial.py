@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from byzsgd import __version__
 from byzsgd.cluster import Cluster
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
+from byzsgd.files import write_whole
 from byzsgd.tasks import Task, load_task
 from byzsgd.tasks.smoothness import gather_period
 from byzsgd.vectors import Vector, is_vector
@@ -76,12 +77,16 @@ def period_of(task: Task, cluster: Cluster) -> int:
 
 
 def write(initial: Initial, path: Path) -> None:
-    """Write an initial model to a file."""
+    """Write an initial model to a file, whole or not at all.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
     metadata = {
         "gather_period": str(initial.gather_period),
         "checksum": _checksum(initial),
     }
-    save_file({"vector": initial.vector}, path, metadata=metadata)
+    write_whole(path, serialized({"vector": initial.vector}, metadata=metadata))
 
 
 def read(path: Path) -> Initial:
@@ -165,12 +170,9 @@ def _built_elsewhere(settings: Settings) -> Initial:
 
 def _keep(initial: Initial, path: Path) -> None:
     """Spare the next start the work, if the disk takes it."""
-    partial = path.with_suffix(".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(initial, partial)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
+        write(initial, path)
+    except OSError as error:
         if path.parent.is_dir():
             return  # The disk is full, say; whoever saves checkpoints there says so.
         raise ConfigError(f"--state {path.parent}: cannot be written to: {error}") from None

@@ -14,7 +14,7 @@ from byzsgd.cluster import Role, Variant
 from byzsgd.protocol import Node
 from byzsgd.transport import Statistics
 
-SILENT_SECONDS = 3.0
+SILENT_SECONDS = 2.0
 """Least time without a message after which a peer is silent; with a look every half second it is
 said within five."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from byzsgd.cluster import Cluster, Member, Role, split_address
 
-ANSWER_SECONDS = 1.5
+ANSWER_SECONDS = 1.0
 """A node that takes longer is shown as not answering."""
 
 LONG_SECONDS = 3.0

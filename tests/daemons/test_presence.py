@@ -71,8 +71,8 @@ def at_step_5(server: Any, watching: Any) -> Watching:
 @pytest.mark.parametrize(
     ("peer", "line"),
     [
-        ("w4", "w4 is silent: last seen 4 s ago; the reserve of workers is 0"),
-        ("s5", "s5 is silent: last seen 4 s ago; the reserve of servers is 0"),
+        ("w4", "w4 is silent: last seen 3 s ago; the reserve of workers is 0"),
+        ("s5", "s5 is silent: last seen 3 s ago; the reserve of servers is 0"),
     ],
 )
 def test_a_peer_that_falls_silent_is_told_once(at_step_5: Watching, peer: str, line: str) -> None:
@@ -124,7 +124,7 @@ def test_nobody_is_silent_where_steps_take_long(at_step_5: Watching) -> None:
 
 
 def test_nobody_is_silent_where_steps_are_quick(at_step_5: Watching) -> None:
-    """A thousand steps in less than three seconds say nothing either."""
+    """A thousand steps in less than two seconds say nothing either."""
     at_step_5.conversation.now += SILENT_SECONDS
     at_step_5.steps(100, "w4", "s5")
 
@@ -174,10 +174,10 @@ def test_a_worker_expects_every_server_in_every_step(worker: Any, watching: Any)
 
     step(0, "s1", "s2", "s3", "s4", "s5")
     assert found.look() == []
-    w1.now += SILENT_SECONDS + 0.5
+    w1.now += SILENT_SECONDS + 1
     for at in range(1, 4):
         step(at, "s1", "s2", "s3", "s4")
-    assert found.look() == ["s5 is silent: last seen 4 s ago; the reserve of servers is 0"]
+    assert found.look() == ["s5 is silent: last seen 3 s ago; the reserve of servers is 0"]
 
 
 def test_who_is_done_misses_nobody(worker: Any, cluster: Any, watching: Any) -> None:

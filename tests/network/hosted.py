@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.network.namespaces import Network
+from tests.rig import LOOK_SECONDS, PATIENCE_SECONDS
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.tasks import Task, load_task
@@ -21,11 +22,6 @@ from byzsgd_daemons.config import Settings, read_cluster
 from byzsgd_daemons.fetch import operator_of
 from byzsgd_daemons.nursery import ONE_THREAD
 from byzsgd_daemons.operator import Operator
-
-PATIENCE_SECONDS = 120.0
-"""Far above what anything here takes: only a wait that would be for ever runs into it."""
-
-LOOK_SECONDS = 0.05
 
 PORT, HTTP_PORT = 7000, 9100
 

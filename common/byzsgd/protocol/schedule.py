@@ -1,5 +1,7 @@
 """When servers gather, and how long a learning step is."""
 
+from typing import Self
+
 from byzsgd.cluster import Cluster
 
 
@@ -16,6 +18,18 @@ class Gathers:
         self.period = period
         """T: learning steps between two gathers, at least 1."""
         self._alone = n_servers == 1
+
+    @classmethod
+    def of(cls, cluster: Cluster, estimate: int | None) -> Self:
+        """Those of a cluster.
+
+        Args:
+            cluster: The cluster file's content.
+            estimate: T, where the cluster file says "auto".
+        """
+        period = cluster.gather_period if estimate is None else estimate
+        assert isinstance(period, int), "gather_period is auto: the caller estimates it"
+        return cls(period, cluster.n_servers)
 
     def __contains__(self, step: int) -> bool:
         return step > 0 and step % self.period == 0 and not self._alone

@@ -81,8 +81,6 @@ class ParameterServer(Node):
             checkpoint_period: Steps between two checkpoints; 0 for none.
         """
         super().__init__(identity, cluster, pull_after=pull_after)
-        period = cluster.gather_period if gather_period is None else gather_period
-        assert isinstance(period, int), "gather_period is auto: the caller estimates it"
         self.step = step
         self.vector = vector
         """``(d,)`` float32: the model of ``model_step``. Never changed, only replaced."""
@@ -90,7 +88,7 @@ class ParameterServer(Node):
         """The step that ``vector`` is scattered for: one less than ``step`` during a gather."""
         self._phase = Phase.SCATTER
         self._others = tuple(peer for peer in cluster.servers if peer != identity)
-        self._gathers = Gathers(period, cluster.n_servers)
+        self._gathers = Gathers.of(cluster, gather_period)
         self._checkpoint_period = checkpoint_period
         self._gradients = Window(cluster.workers, WINDOW_STEPS)
         self._models = Window(cluster.servers, WINDOW_STEPS)

@@ -191,11 +191,9 @@ class SynchronousWorker(Node):
             pull_after: Seconds without a quorum of models after which to ask again.
         """
         super().__init__(identity, cluster, pull_after=pull_after)
-        period = cluster.gather_period if gather_period is None else gather_period
-        assert isinstance(period, int), "gather_period is auto: the caller estimates it"
         self._phase = WorkerPhase.PULL
         self._index = cluster.workers.index(identity)
-        self._gathers = Gathers(period, cluster.n_servers)
+        self._gathers = Gathers.of(cluster, gather_period)
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._lipschitz = LipschitzFilter(cluster.n_servers, cluster.f_servers)
         self._attendance = Attendance(self.progress.missed)

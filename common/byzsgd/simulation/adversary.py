@@ -61,8 +61,6 @@ class Coalition:
         Raises:
             ConfigError: If an attack needs flipped labels and there are none.
         """
-        period = cluster.gather_period if gather_period is None else gather_period
-        assert isinstance(period, int)
         if worker_attack and worker_attack.needs_flipped and not flipped:
             raise ConfigError("attack label-flip: needs a task whose labels can be flipped")
         self.liars = tuple(sorted(liars))
@@ -75,7 +73,7 @@ class Coalition:
         self._correct_servers = tuple(s for s in cluster.servers if s not in liars)
         self._worker_attack, self._server_attack = worker_attack, server_attack
         self._timing = timing
-        self._gathers = Gathers(period, cluster.n_servers)
+        self._gathers = Gathers.of(cluster, gather_period)
         self._oracle, self._flipped = oracle, flipped
         self._gradients = Sight(worker_attack.history if worker_attack else 0)
         self._models = Sight(server_attack.history if server_attack else 0)
