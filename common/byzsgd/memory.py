@@ -77,12 +77,16 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
     read = 2 * n_ps
     waiting = queue_messages(d) + request_queue_messages(d)
     sent = waiting * _connections(cluster) + request_queue_messages(d) * (n_ps - 1)
-    senders = len(cluster.nodes) - 1 + n_ps - 1
+    # Peers, servers that are dialled, and whoever has logged in and is not known yet.
+    senders = len(cluster.nodes) - 1 + n_ps - 1 + 1
+    received = _received_bytes(d)
+    hostile = _unlimited(cluster) + 1 + cluster.f_servers
     connections = 2 * _connections(cluster) + n_ps - 1
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
-        + _received_bytes(d) * senders
+        + received * senders
+        + _small_frames_bytes(received) * hostile
         + connection_bytes(d) * connections
         + _strangers_bytes(cluster)
     )
@@ -105,10 +109,12 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
         kept += 3 + KEPT_MAX
     read = 4 * n_ps
     sent = request_queue_messages(d) * n_ps
+    received = _received_bytes(d)
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
-        + (_received_bytes(d) + connection_bytes(d)) * 2 * n_ps
+        + (received + connection_bytes(d)) * 2 * n_ps
+        + _small_frames_bytes(received) * 2 * cluster.f_servers
         + OVERSHOOT_BYTES
     )
 
@@ -136,18 +142,29 @@ def _received_bytes(d: int) -> int:
     return identity_bytes(d, queue_messages(d))
 
 
+def _small_frames_bytes(held: int) -> int:
+    """What bytes on the wire cost besides themselves if they are frames of a few bytes each."""
+    return 16 * held // 5
+
+
 def _connections(cluster: Cluster) -> int:
-    """Connections to one bound socket that are logged in: one a node, more of the Byzantine."""
-    byzantine = cluster.f_servers + cluster.f_workers
-    return len(cluster.nodes) - 1 + (CONNECTIONS_MAX - 1) * byzantine
+    """Connections to one bound socket that are logged in: one a node, more of some."""
+    return len(cluster.nodes) - 1 + (CONNECTIONS_MAX - 1) * _unlimited(cluster)
+
+
+def _unlimited(cluster: Cluster) -> int:
+    """Peers that take all they can get: the Byzantine ones, and operators, who may be anybody."""
+    operators = len(cluster.nodes) - cluster.n_servers - cluster.n_workers
+    return cluster.f_servers + cluster.f_workers + operators
 
 
 def _strangers_bytes(cluster: Cluster) -> int:
     """What others than nodes, and subscriptions of Byzantine nodes, cost a server."""
-    byzantine = cluster.f_servers + cluster.f_workers
+    # Besides the Byzantine, whoever has logged in and is not known yet.
+    subscribers = cluster.f_servers + cluster.f_workers + 1
     strangers = 2 * 2 * (STRANGERS_MAX + len(cluster.nodes))
     return (
         strangers * (STRANGER_BYTES + LOGIN_BYTES)
-        + byzantine * SUBSCRIPTION_FACTOR * SUBSCRIPTION_BYTES
+        + subscribers * SUBSCRIPTION_FACTOR * SUBSCRIPTION_BYTES
         + OVERSHOOT_BYTES
     )

@@ -30,6 +30,9 @@ class Reason(StrEnum):
     """A login of somebody who logs in too often, or was cut off only just now."""
     FLOOD = "flood"
     """More bytes, messages or connections than there is room for: the connection was cut."""
+    BEHIND = "behind"
+    """More bytes than there is room for, while this node was behind with reading: the connection
+    was cut, and nobody is to blame."""
     WRONG_ROLE = "wrong-role"
     """A kind of message that its sender's role may not send to this node."""
     OTHER_CLUSTER = "other-cluster"

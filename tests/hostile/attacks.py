@@ -219,6 +219,32 @@ def _send_long(socket: "zmq.Socket[bytes]", part: bytes, frames: int) -> None:
     socket.send(frame, copy=False)
 
 
+PINGS: Mapping[str, int] = {"heartbeat_ivl": 1, "heartbeat_timeout": 60_000, "sndhwm": 0}
+"""Socket options: a heartbeat in every millisecond."""
+
+
+def pings(field: Field) -> None:
+    """Heartbeats among more messages than a queue holds, from a process that ends in the midst."""
+    while not field.is_over():
+        if os.fork() == 0:
+            field.context = zmq.Context()
+            dealers = field.dealers(field.worker, **PINGS)
+            time.sleep(0.5)
+            _ping_and_end(dealers, [frames.header("pull", 0)])
+        os.wait()
+        field.sent += 400 * len(field.victims)
+        field.rest(1.0)
+
+
+def _ping_and_end(sockets: "list[zmq.Socket[bytes]]", parts: list[bytes]) -> None:
+    for n in range(400):
+        for socket in sockets:
+            socket.send_multipart(parts)
+        if n % 20 == 0:
+            time.sleep(0.0015)
+    os._exit(0)
+
+
 def never_reads(field: Field) -> None:
     """Pulls on many connections, and never reads an answer; nor a published model."""
     dealers = []
@@ -301,7 +327,20 @@ def bound_endless(field: Field) -> None:
         _meet(router, peers)
 
 
-def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], set[bytes]]":
+def bound_pings(field: Field) -> None:
+    """A server with heartbeats among its models, whose process ends in the midst, for good."""
+    if os.fork() == 0:
+        field.context = zmq.Context()
+        publisher, _, _ = _bound(field, **PINGS)
+        _ping_and_end([publisher], [b"m", frames.header("pull", 0)])
+    os.wait()
+    field.sent += 400
+    field.rest(field.seconds)
+
+
+def _bound(
+    field: Field, **options: int
+) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], set[bytes]]":
     """A server's sockets, and the routes to all who have dialled it: every correct node does."""
     member = field.member(field.server)
     sockets = []
@@ -309,7 +348,7 @@ def _bound(field: Field) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], set[byt
         (zmq.PUB, member.publish_endpoint),
         (zmq.ROUTER, member.request_endpoint),
     ):
-        socket = field.socket(kind, field.server, sndhwm=4)
+        socket = field.socket(kind, field.server, **{"sndhwm": 4, **options})
         socket.curve_server = True
         socket.bind(f"tcp://{host}:{port}")
         sockets.append(socket)
@@ -352,13 +391,14 @@ ATTACKS: Mapping[str, Attack] = {
     attack.__name__.replace("_", "-"): attack
     for attack in (
         strangers, silence, churn, slow, unfinished, http, unknown_keys, wrong_server_key, logins,
-        malformed, too_long, not_finite, far_ahead, equivocation, wrong_role, small_talk, endless,
-        endless_empty, never_reads, storm, bound_nonsense, bound_liar, lying_server, bound_endless,
+        malformed, too_long, not_finite, far_ahead, equivocation, wrong_role, small_talk, pings,
+        endless, endless_empty, never_reads, storm, bound_nonsense, bound_liar, lying_server,
+        bound_endless, bound_pings,
     )
 }  # fmt: skip
 """By name."""
 
-BEGIN_WHEN_DIALLED = (bound_liar, bound_endless)
+BEGIN_WHEN_DIALLED = (bound_liar, bound_endless, bound_pings)
 """They have to wait for correct nodes to come."""
 
 

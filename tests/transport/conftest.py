@@ -142,7 +142,13 @@ class Outsiders:
         return monitor
 
     def dial(
-        self, kind: int, server: str, pair: keys.KeyPair, routing_id: bytes = b""
+        self,
+        kind: int,
+        server: str,
+        pair: keys.KeyPair,
+        *,
+        routing_id: bytes = b"",
+        topic: bytes = b"",
     ) -> "zmq.Socket[bytes]":
         """A DEALER or a SUB to a server, with any keys."""
         dialled = self.socket(kind)
@@ -152,7 +158,7 @@ class Outsiders:
         if routing_id:
             dialled.routing_id = routing_id
         if kind == zmq.SUB:
-            dialled.subscribe(b"")
+            dialled.subscribe(topic)
         dialled.connect(f"tcp://127.0.0.1:{self.net.port(server) + (kind == zmq.DEALER)}")
         return dialled
 

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import time
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from byzsgd import memory
 from byzsgd.messages import Gradient, Pull, Reason
 from byzsgd.transport import CONNECTIONS_MAX, LOGIN_BYTES, STRANGER, STRANGERS_MAX, identity_bytes
 from byzsgd.transport.connection import SUPPORTED, Connection
-from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, message_bytes, wire_bytes
+from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, message_bytes, surplus, wire_bytes
 from byzsgd.wire import encode
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="watching connections takes Linux's TCP_INFO")
@@ -94,8 +96,9 @@ def test_every_byte_of_a_messages_frames_is_accounted_for(net, outsiders) -> Non
     asyncio.run(main())
 
 
-def test_who_floods_is_cut_off_banned_and_let_in_again(net, outsiders) -> None:
+def test_who_floods_is_cut_off_banned_and_let_in_again(net, outsiders, monkeypatch) -> None:
     """Counted once, by peer and reason; its logins are refused for a while; others go on."""
+    monkeypatch.setattr("byzsgd.transport.zeromq.BEHIND_SECONDS", inf)  # On a busy machine it is.
 
     async def main() -> None:
         async with net.running("s1") as (s1, at_s1), net.running("w2") as (w2, at_w2):
@@ -121,19 +124,61 @@ def test_who_floods_is_cut_off_banned_and_let_in_again(net, outsiders) -> None:
     asyncio.run(main())
 
 
-def test_the_guard_works_while_the_event_loop_does_not(net, outsiders) -> None:
-    """A flood is cut off while the loop is busy with one thing."""
+def test_while_the_event_loop_stands_still_all_are_cut_off_and_none_is_blamed(
+    net, outsiders, monkeypatch
+) -> None:
+    """The guard does not need the loop; and whoever was cut off may come back at once."""
+    monkeypatch.setattr("byzsgd.transport.zeromq.BEHIND_SECONDS", 0.0)
 
     async def main() -> None:
-        async with net.running("s1") as (s1, _):
-            liar = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
-            liar.send_multipart([zmq.Frame(bytes(MIB))] * 500, copy=False)
+        async with net.running("s1") as (s1, at_s1):
+            peer = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            peer.send_multipart([zmq.Frame(bytes(MIB))] * 500, copy=False)
             deadline = time.monotonic() + 30
-            while not s1.statistics().refused.get(("w1", Reason.FLOOD)):
+            while not s1.statistics().refused.get(("w1", Reason.BEHIND)):
                 assert time.monotonic() < deadline
                 time.sleep(0.001)  # Blocks the loop: that is the point.
+            peer.close()
+            again = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            again.send_multipart(encode(Pull(2), BOOT))
+            assert await at_s1.message(Pull) == ("w1", Pull(2))
+            assert s1.statistics().refused == {("w1", Reason.BEHIND): 1}
 
     asyncio.run(main())
+
+
+def test_who_reads_late_is_behind(net, outsiders, monkeypatch) -> None:
+    """A socket that is not empty for a while, or a loop that was held up; not one that waits."""
+    monkeypatch.setattr("byzsgd.transport.zeromq.BEHIND_SECONDS", 5.0)
+    monkeypatch.setattr("byzsgd.transport.zeromq.EXCUSED_SECONDS", 0.0)
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1):
+            peer = outsiders.dial(zmq.DEALER, "s1", net.keys["w1"])
+            peer.send_multipart(encode(Pull(1), BOOT))
+            await at_s1.message(Pull)
+            assert not s1._is_behind(s1._router)
+            s1._empty_at[s1._router] = time.monotonic() - 6
+            assert s1._is_behind(s1._router)
+            s1._empty_at[s1._router] = inf
+            assert not s1._is_behind(s1._router)
+            s1._held_up_at = time.monotonic()
+            monkeypatch.setattr("byzsgd.transport.zeromq.EXCUSED_SECONDS", 60.0)
+            assert s1._is_behind(s1._router)
+
+    asyncio.run(main())
+
+
+def test_of_too_many_connections_those_of_the_largest_crowd_go() -> None:
+    """The oldest of the address that has most; a lonely one at another address stays."""
+    crowd = [SimpleNamespace(address="198.51.100.1", since=float(n)) for n in range(10)]
+    lonely = SimpleNamespace(address="192.0.2.7", since=-1.0)
+
+    assert surplus([*crowd, lonely], 11) == []
+    assert surplus([*crowd, lonely], 8) == crowd[:3]
+    assert surplus([lonely], 0) == [lonely]
+    among_equals = {surplus([crowd[0], lonely], 1)[0].address for _ in range(100)}
+    assert len(among_equals) == 2
 
 
 def test_a_stranger_may_say_no_more_than_a_login(net) -> None:
@@ -199,14 +244,15 @@ def test_only_a_connection_of_the_watched_port_is_taken(tmp_path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as there:
             here, _ = listener.accept()
             with here:
+                before = _descriptors()
                 for fd in (file.fileno(), listener.fileno(), 10_000):
                     assert Connection.take(fd, (0, 0), 0.0) is None
+                assert _descriptors() == before
                 assert Connection.take(here.fileno(), (port + 1, 0), 0.0) is None
                 assert Connection.take(there.fileno(), (port, 0), 0.0) is None
                 taken = Connection.take(here.fileno(), (port, 0), 0.0)
                 assert taken is not None
                 there.sendall(b"12345")
-                assert there.fileno() >= 0
                 _wait_for_bytes(taken, 5)
                 assert (taken.logged_in, taken.undelivered, taken.held()) == (False, 5, 0)
                 assert here.recv(5) == b"12345"

@@ -12,6 +12,7 @@ from byzsgd.messages import GatherModel, Gradient, Hello, Model, Pull, Reason
 from byzsgd.protocol import Aggregate, Effect, Received, Refuse, server_of
 from byzsgd.transport import CONNECTIONS_MAX, STRANGER, keys
 from byzsgd.transport.zap import LOGINS_BURST, Doorkeeper
+from byzsgd.transport.zeromq import TOPIC
 from byzsgd.wire import encode
 
 BOOT, EARLIER_BOOT = b"8 bytes!", b"earlier."
@@ -97,10 +98,8 @@ def test_routing_ids_that_libzmq_would_give_itself_cannot_be_collected(net, outs
                     and ("w1", Reason.FLOOD) in s1.statistics().refused
                 )
             )
-            # All that are known to be w1's, once the guard has looked again.
-            await until(
-                lambda: sum(each.peer == "w1" for each in connections(s1)) <= CONNECTIONS_MAX
-            )
+            # All that are let in, once the guard has looked again.
+            await until(lambda: sum(each.logged_in for each in connections(s1)) <= CONNECTIONS_MAX)
 
     asyncio.run(main())
 
@@ -148,6 +147,48 @@ def test_a_key_off_the_roster_counts_no_more_from_that_instant(net, outsiders, h
             assert await at_s1.message(Pull) == ("w2", Pull(4))
             assert not at_s1.received_
             assert not at_w2.disconnected_
+
+    asyncio.run(main())
+
+
+def test_every_subscriber_with_a_key_off_the_roster_is_cut(net, outsiders) -> None:
+    """Also those that were not the first to subscribe, and came together with another peer's."""
+    without = _admitting(net.cluster, "w1", False)
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, _):
+            w1s, w2s = zip(
+                *(
+                    [outsiders.dial(zmq.SUB, "s1", net.keys[w], topic=TOPIC) for w in ("w1", "w2")]
+                    for _ in range(4)
+                ),
+                strict=True,
+            )
+            await until(lambda: [c.peer for c in connections(s1)].count("w1") == len(w1s))
+            await until(lambda: [c.peer for c in connections(s1)].count("w2") == len(w2s))
+            s1.admit(without)
+            await until(lambda: {c.peer for c in connections(s1) if c.logged_in} == {"w2"})
+            s1.publish(Model(1, VECTOR))
+            for subscriber in w2s:
+                assert await asyncio.to_thread(subscriber.poll, 30_000)
+            assert not any(subscriber.poll(0) for subscriber in w1s)
+
+    asyncio.run(main())
+
+
+def test_no_subscription_hides_behind_another_peers(net, outsiders) -> None:
+    """A second one to the same topic, which must not be, is refused like the first."""
+
+    async def main() -> None:
+        async with net.running("s1") as (_, at_s1):
+            for worker in ("w1", "w2"):
+                outsiders.dial(zmq.SUB, "s1", net.keys[worker], topic=b"other")
+            await at_s1.wait(
+                lambda: (
+                    {("w1", Reason.MALFORMED), ("w2", Reason.MALFORMED)}
+                    <= {(who, why) for who, why, _ in at_s1.refused_}
+                )
+            )
 
     asyncio.run(main())
 

@@ -62,8 +62,13 @@ class Connection:
             now: The time.
         """
         try:
-            duplicate = socket.socket(fileno=os.dup(fd))
+            number = os.dup(fd)
         except OSError:
+            return None
+        try:
+            duplicate = socket.socket(fileno=number)
+        except OSError:  # A file, say.
+            os.close(number)
             return None
         try:
             own, other = duplicate.getsockname(), duplicate.getpeername()

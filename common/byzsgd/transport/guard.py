@@ -4,7 +4,8 @@ libzmq's own limits count whole messages and single frames. Beyond them a peer c
 that never ends, subscribe to a hundred thousand topics, or connect and not log in. So a thread
 looks at every connection 50 times a second: what came (the kernel counts it), less what was
 delivered, is what libzmq holds of it. Whoever is over budget is cut off and counted, and its
-logins are refused for a while, so that a storm that begins again and again does not add up.
+logins are refused for a while, so that a storm that begins again and again does not add up. Where
+this node itself is behind with reading, a peer is cut off all the same, and not blamed.
 
 On a bound socket a connection is, one after the other::
 
@@ -17,10 +18,11 @@ is not the event loop, as that may be busy when it is needed most. It reads the 
 sockets, and hands on what they tell of connections dialled.
 """
 
+import random
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -43,8 +45,9 @@ LOGIN_BYTES = 4 * KIB
 
 STRANGERS_MAX = 128
 """Connections to a bound socket that have not logged in, besides one for each node of the cluster;
-and as many that have logged in and said nothing. Above this the oldest go first, as a login takes
-milliseconds."""
+and as many that have logged in and said nothing. Above this those of the address that has most go,
+oldest first: a login takes some round trips, and whoever makes hundreds of connections a second is
+not to end those of others before it is done."""
 
 CONNECTIONS_MAX = 8
 """Connections of one peer to a bound socket. A node needs one, and one more after its network was
@@ -56,6 +59,9 @@ costs 50 times its bytes."""
 
 SPARE_BYTES = 1 * MIB
 """What a peer may have sent besides vectors: small messages that wait, and heartbeats."""
+
+CREDIT_ERROR_BYTES = 1 * MIB
+"""How much more than came may seem to be delivered, as heartbeats are only estimated."""
 
 HEARTBEAT_BYTES_PER_SECOND = 48
 """Of others' heartbeats, which are not delivered: 42 bytes a ping and 40 a pong, every two seconds.
@@ -117,6 +123,21 @@ def identity_bytes(d: int, queue: int) -> int:
     return (queue + 2) * message_bytes(d) + SPARE_BYTES
 
 
+def surplus(connections: Sequence[Connection], most: int) -> list[Connection]:
+    """The connections to end so that no more than ``most`` are left.
+
+    Of the address that has most, and of these those that were heard of least lately.
+    """
+    if len(connections) <= most:
+        return []
+    by_address: defaultdict[str, list[Connection]] = defaultdict(list)
+    for connection in sorted(connections, key=lambda each: each.since, reverse=True):
+        by_address[connection.address].append(connection)
+    # By chance among equals: else those of the same address would always be the first to go.
+    crowds = random.sample(list(by_address.values()), len(by_address))
+    return [max(crowds, key=len).pop() for _ in range(len(connections) - most)]
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """Somebody was let in: by the doorkeeper, which knows no connection."""
@@ -131,6 +152,17 @@ class Login:
         return (self.domain, self.address) == (domain, address)
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message came whole."""
+
+    fd: int
+    """Of libzmq's, through which it came."""
+    peer: str
+    size: int
+    """Bytes on the wire."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One socket and its connections."""
@@ -143,7 +175,9 @@ class Watched:
     budget: int
     """Bytes that libzmq may hold of all its connections of one peer."""
     on_cut: Callable[[str], object]
-    """Told of a peer that was over its budget."""
+    """Told of a peer that was over its budget, and is to blame for it."""
+    is_behind: Callable[[], bool]
+    """Whether this node is behind with reading from the socket; asked in the guard's thread."""
     on_event: Callable[[int], object] | None = None
     """Told of libzmq's events about the connection that is dialled."""
     connections: dict[int, Connection] = field(default_factory=dict)
@@ -177,6 +211,7 @@ class Guard:
         self._names = count()
         self._watched: dict[zmq.Socket[bytes], Watched] = {}
         self._logins: deque[Login] = deque()
+        self._unaccounted: list[Delivery] = []
         self._cut_at: dict[str, float] = {}
         self._turned_away: Counter[tuple[str, str]] = Counter()
         self._orders: deque[Callable[[float], None]] = deque()
@@ -220,16 +255,25 @@ class Guard:
 
     def delivered(self, fd: int, peer: str, size: int) -> None:
         """A message of so many bytes on the wire came whole, through libzmq's descriptor."""
-        self._orders.append(lambda now: self._credit(fd, peer, size, now))
+        self._orders.append(lambda now: self._credit(Delivery(fd, peer, size), now))
 
     def cut(self, peer: str) -> None:
         """End all connections of a peer, without blame: it may not be connected any more."""
         asked = time.monotonic()
         self._orders.append(lambda _: self._cut_peer(peer, asked))
 
-    def cut_connection(self, fd: int) -> None:
-        """End one connection, without blame."""
-        self._orders.append(lambda _: self._cut_where(lambda found: found.fd == fd))
+    def cut_connection(self, fd: int, peer: str) -> None:
+        """End one connection of a peer, without blame."""
+        self._orders.append(
+            # By the time that this is done the number may be another connection's.
+            lambda _: self._cut_where(lambda found: found.fd == fd and found.peer in (None, peer))
+        )
+
+    def cut_unnamed(self) -> None:
+        """End all connections that may be anybody's, without blame: those who may, dial again."""
+        self._orders.append(
+            lambda _: self._cut_where(lambda found: found.logged_in and found.peer is None)
+        )
 
     # The thread
 
@@ -315,21 +359,31 @@ class Guard:
         for fd in list(watched.connections):
             self._forget(watched, fd)
 
-    def _credit(self, fd: int, peer: str, size: int, now: float) -> None:
+    def _credit(self, delivery: Delivery, now: float) -> None:
+        """Account for a message; once more at the next look, if its connection is not known yet."""
+        if not self._account(delivery, now):
+            self._unaccounted.append(delivery)
+
+    def _account(self, delivery: Delivery, now: float) -> bool:
+        """Account for a message, if its connection is known."""
         for watched in self._watched.values():
-            connection = watched.connections.get(fd)
+            connection = watched.connections.get(delivery.fd)
             if connection is None:
                 continue
             connection.look()
-            # What is larger than all that came is a message of an earlier connection.
-            if not connection.logged_in or connection.credit + size > (
-                connection.received + SPARE_BYTES
+            # Somebody else's, or larger than all that came: a message of an earlier connection.
+            if (
+                not connection.logged_in
+                or connection.peer not in (None, delivery.peer)
+                or connection.credit + delivery.size > connection.received + CREDIT_ERROR_BYTES
             ):
                 continue
             if connection.peer is None:
-                self._use_login(watched.name, connection.address, peer)
-            connection.credit = min(connection.credit + size, connection.received)
-            connection.peer, connection.since = peer, now
+                self._use_login(watched.name, connection.address, delivery.peer)
+            connection.credit = min(connection.credit + delivery.size, connection.received)
+            connection.peer, connection.since = delivery.peer, now
+            return True
+        return False
 
     def _cut_peer(self, peer: str, asked: float) -> None:
         self._cut_at[peer] = asked
@@ -348,6 +402,10 @@ class Guard:
             self._orders.popleft()(now)
 
     def _look(self, now: float, seconds: float) -> None:
+        # By now the monitors have told of every connection that these came through.
+        for delivery in self._unaccounted:
+            self._account(delivery, now)
+        self._unaccounted.clear()
         self._obey(now)
         self._turned_away += Counter()  # Forgets zeros.
         if len(self._turned_away) > TURNED_AWAY_MAX:
@@ -409,8 +467,8 @@ class Guard:
                 return
 
     def _thin(self, watched: Watched, connections: list[Connection], most: int) -> None:
-        """End the connections that were heard of least lately, if there are too many."""
-        for connection in sorted(connections, key=lambda each: each.since)[:-most]:
+        """End connections, if there are too many."""
+        for connection in surplus(connections, most):
             connections.remove(connection)
             self._end(watched, connection, f"more than {most} connections")
 
@@ -424,12 +482,22 @@ class Guard:
             return
         most = max(held)
         fattest = connections[held.index(most)]
+        if watched.is_behind():
+            detail = f"{most:.0f} bytes that this node did not come to read"
+            self._end(watched, fattest, detail, Reason.BEHIND)
+            return
         self._end(watched, fattest, f"{most:.0f} bytes that belong to no finished message")
         if fattest.peer is not None:
             watched.on_cut(fattest.peer)
 
-    def _end(self, watched: Watched, connection: Connection, detail: str) -> None:
+    def _end(
+        self,
+        watched: Watched,
+        connection: Connection,
+        detail: str,
+        reason: Reason = Reason.FLOOD,
+    ) -> None:
         """Cut a connection off, and count it."""
         connection.cut()
         self._forget(watched, connection.fd)
-        self._refusals.count(connection.peer or STRANGER, Reason.FLOOD, detail)
+        self._refusals.count(connection.peer or STRANGER, reason, detail)

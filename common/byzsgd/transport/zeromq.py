@@ -19,9 +19,11 @@ import asyncio
 import ipaddress
 import random
 import secrets
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from math import inf
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -40,6 +42,7 @@ from byzsgd.transport.base import (
     TransportError,
 )
 from byzsgd.transport.buckets import Buckets
+from byzsgd.transport.connection import SUPPORTED
 from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, Watched, identity_bytes, wire_bytes
 from byzsgd.transport.keys import public_of
 from byzsgd.transport.refusals import Bans, Refusals
@@ -78,9 +81,15 @@ LARGE_BYTES = 32 * MIB
 """Above this, a vector is large: half as many messages wait in each queue."""
 
 QUEUE_MESSAGES = 2
-"""Messages that wait in a queue of models to send, or of anything received; half with large ones.
-Queues are counted in messages, so this times the vector's size bounds memory, and what is older
-than that is worth nothing any more."""
+"""Messages that wait in a queue of models to send; half with large ones. Queues are counted in
+messages, so this times the vector's size bounds memory, and what is older than that is worth
+nothing any more. As much of a peer may wait to be read, counted in bytes, and by the guard."""
+
+RECEIVE_QUEUE_MESSAGES_MAX = 0
+"""Messages that libzmq lets wait to be read: no limit, where the guard has one. A full queue makes
+libzmq stop reading, and if such a connection ends and a heartbeat of the peer's (PING) is among
+what it has read already, it ends the process (4.3.5, ``Assertion failed: !_io_error``). Any peer
+can bring that about."""
 
 REQUEST_QUEUE_MESSAGES = 4
 """Messages that wait for one peer in a queue to send, other than published models; half with large
@@ -107,10 +116,8 @@ than it looks: the system sends what is unanswered after twice as long each time
 that comes back after a minute would lie idle for most of another. A peer that reads nothing is
 given up as well once there is more for it than fits.
 
-Never libzmq's own heartbeats. It ends the process (``Assertion failed: !_io_error``) where the time
-for one comes while a connection has ended that it had stopped reading, because we were behind with
-it: each time after a freeze of a quarter of a minute, and at the will of any peer that fills our
-queue and hangs up. And one that is due waits behind data, and so misses a dead line."""
+Never libzmq's own heartbeats: one that is due waits behind data, and so misses a dead line. And
+they are one more way to end a process whose receive queue is full."""
 
 CONNECT_MS = 2 * SECONDS
 """An attempt to dial is given up after this, and made anew. Left to itself the system tries after
@@ -136,12 +143,22 @@ MESSAGES_BURST = 5000.0
 """Messages of one peer that are taken in a second, and without a pause: what a node finds that was
 frozen for a while. A correct peer says one or two things a step, and no step takes so little."""
 
+BEHIND_SECONDS = 0.2
+"""A node is behind with reading from a socket if it was not empty for this long, or if the event
+loop did not get its turn."""
+
+EXCUSED_SECONDS = 1.0
+"""How long it is behind after the event loop was held up: all that came meanwhile is there."""
+
+TICK_SECONDS = 0.05
+"""How often the event loop says that it has its turn."""
+
 DISCARDED_AT_ONCE = 1000
 """Frames of an overlong message that are thrown away before the event loop gets its turn."""
 
 
 def queue_messages(d: int) -> int:
-    """Messages that wait in a queue of models to send, or of anything received.
+    """Messages that wait in a queue of models to send, and of one peer to be read.
 
     Args:
         d: Coordinates of every vector.
@@ -213,6 +230,10 @@ class ZeroMQ:
         self._bans = Bans()
         self._talk = Buckets[str](MESSAGES_BURST, MESSAGES_PER_SECOND)
         self._tasks: asyncio.TaskGroup | None = None
+        self._ticked_at = time.monotonic()
+        self._held_up_at = -inf
+        # When each socket was last seen empty, on the clock; inf while it is waited for.
+        self._empty_at: dict[zmq.asyncio.Socket, float] = {}
 
         self._messages: Counter[tuple[str, Direction]] = Counter()
         self._bytes: Counter[tuple[str, Direction]] = Counter()
@@ -277,6 +298,9 @@ class ZeroMQ:
         )
         self._publisher = self._socket(zmq.XPUB, self._queue, SUBSCRIPTION_BYTES_MAX)
         self._router = self._socket(zmq.ROUTER, self._request_queue, FRAME_BYTES_MAX)
+        # Every subscription is then told of, not only the first to a topic: so it becomes known
+        # whose each connection is, and a topic that must not be does not hide behind another's.
+        self._publisher.set(zmq.XPUB_VERBOSE, 1)
         # A peer that is gone or slow is then an error to count, and not silence.
         self._router.router_mandatory = 1
         self._bind(
@@ -303,7 +327,14 @@ class ZeroMQ:
         address = f"tcp://{host}:{port}"
         self._guard.watch(
             socket,
-            Watched(name=domain, bound=True, port=port, budget=budget, on_cut=self._doorkeeper.ban),
+            Watched(
+                name=domain,
+                bound=True,
+                port=port,
+                budget=budget,
+                on_cut=self._doorkeeper.ban,
+                is_behind=partial(self._is_behind, socket),
+            ),
         )
         try:
             socket.bind(address)
@@ -343,6 +374,7 @@ class ZeroMQ:
         """End the connections to a server; what came through them and was not read is lost."""
         for sockets in (self._dealers, self._subscribers):
             if (socket := sockets.pop(server, None)) is not None:
+                del self._empty_at[socket]
                 socket.close(linger=0)
         if server in self._connected:
             self._connected.remove(server)
@@ -364,6 +396,7 @@ class ZeroMQ:
                 port=port,
                 budget=self._budget,
                 on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
+                is_behind=partial(self._is_behind, socket),
                 on_event=on_event,
             ),
         )
@@ -384,7 +417,7 @@ class ZeroMQ:
         socket = self._existing_context.socket(kind)
         socket.linger = 0
         socket.sndhwm = queue
-        socket.rcvhwm = self._queue
+        socket.rcvhwm = RECEIVE_QUEUE_MESSAGES_MAX if SUPPORTED else self._queue
         socket.maxmsgsize = frame_bytes_max
         socket.handshake_ivl = HANDSHAKE_MS
         socket.tcp_keepalive = 1
@@ -396,6 +429,7 @@ class ZeroMQ:
         socket.reconnect_ivl = RECONNECT_MS + random.randrange(RECONNECT_SPREAD_MS)
         socket.reconnect_ivl_max = RECONNECT_MAX_MS
         socket.backlog = BACKLOG
+        self._empty_at[socket] = time.monotonic()
         return socket
 
     @property
@@ -427,6 +461,8 @@ class ZeroMQ:
                     redial.cancel()
                 self._hang_up(peer)
                 self._dial(peer)
+        if changed:
+            self._guard.cut_unnamed()
         return changed
 
     def _leave_alone(self, server: str) -> None:
@@ -434,8 +470,19 @@ class ZeroMQ:
         if self._context is None or server not in self._dealers:
             return
         self._hang_up(server)
-        seconds = self._bans.add(server, self._loop.time())
-        self._redials[server] = self._loop.call_later(seconds, self._dial, server)
+        self._redial_after(self._bans.add(server, self._loop.time()), server)
+
+    def _redial_after(self, seconds: float, server: str) -> None:
+        self._redials[server] = self._loop.call_later(seconds, self._redial, server)
+
+    def _redial(self, server: str) -> None:
+        """Dial a server again; and once more later, should there be no descriptor left, say."""
+        try:
+            self._dial(server)
+        except (TransportError, zmq.ZMQError):
+            self._hang_up(server)
+            self._redial_after(RECONNECT_MAX_MS / SECONDS, server)
+            raise
 
     # Sending
 
@@ -483,6 +530,7 @@ class ZeroMQ:
     async def run(self) -> None:
         """Receive, and tell the handlers, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tick())
             if self._router is not None:
                 tasks.create_task(self._receive_requests(self._router))
             if self._publisher is not None:
@@ -490,6 +538,24 @@ class ZeroMQ:
             for server in self._dealers:
                 self._listen_to(server, tasks)
             self._tasks = tasks
+
+    async def _tick(self) -> None:
+        """Let the guard's thread know that the event loop has its turn."""
+        while True:
+            now = time.monotonic()
+            if now - self._ticked_at > BEHIND_SECONDS:
+                self._held_up_at = now
+            self._ticked_at = now
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _is_behind(self, socket: zmq.asyncio.Socket) -> bool:
+        """Whether what waits at a socket is not its senders' fault; called in any thread."""
+        now = time.monotonic()
+        return (
+            now - self._ticked_at > BEHIND_SECONDS
+            or now - self._held_up_at < EXCUSED_SECONDS
+            or now - self._empty_at.get(socket, inf) > BEHIND_SECONDS
+        )
 
     def _listen_to(self, server: str, tasks: asyncio.TaskGroup) -> None:
         """Receive from a server that was dialled, until it is hung up on."""
@@ -519,12 +585,14 @@ class ZeroMQ:
             peer = self._roster.owner(key)
             if peer is None:
                 self._refuse_key(key, frame)
+            elif not self._talk.take(peer, self._loop.time()):
+                self._shut_up(peer)
             elif frame.bytes == SUBSCRIBED + TOPIC and not more:
                 self._delivered(frame, peer, [frame])
             else:
                 assert self._doorkeeper is not None
                 self._refuse(peer, Reason.MALFORMED, "other than a subscription to models")
-                self._guard.cut_connection(frame.get(zmq.SRCFD))
+                self._guard.cut_connection(frame.get(zmq.SRCFD), peer)
                 self._doorkeeper.ban(peer)
 
     async def _receive_answers(self, server: str, dealer: zmq.asyncio.Socket) -> None:
@@ -552,7 +620,7 @@ class ZeroMQ:
         """Refuse a message of a key that has been let in, and does not count any more."""
         former = self._roster.former_owner(key) or STRANGER
         self._refuse(former, Reason.NOT_ADMITTED, f"key {key}")
-        self._guard.cut_connection(frame.get(zmq.SRCFD))
+        self._guard.cut_connection(frame.get(zmq.SRCFD), former)
 
     async def _next(self, socket: zmq.asyncio.Socket) -> list[zmq.Frame]:
         """The next message, frame by frame, without the frames that are too many.
@@ -561,8 +629,13 @@ class ZeroMQ:
         """
         # A flood of messages that are there already would keep the loop for ever: others first.
         await _others_first(socket)
-        frame = await socket.recv(copy=False)
+        arrival = cast("asyncio.Future[zmq.Frame]", socket.recv(copy=False))
+        if is_empty := not arrival.done():
+            self._empty_at[socket] = inf
+        frame = await arrival
         _end_if_closed(socket)
+        if is_empty:
+            self._empty_at[socket] = time.monotonic()
         frames, discarded = [frame], 0
         while frame.more:
             frame = _result(socket.recv(zmq.DONTWAIT, copy=False))
