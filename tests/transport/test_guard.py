@@ -1,6 +1,7 @@
 """The guard against peers that libzmq's own limits do not stop, on real sockets."""
 
 import asyncio
+import errno
 import json
 import socket
 import subprocess
@@ -320,3 +321,31 @@ def test_who_says_too_much_is_cut_off_and_nobody_else(net, outsiders, monkeypatc
             await at_s1.wait(lambda: ("w2", Pull(7)) in at_s1.received_)
 
     asyncio.run(main())
+
+
+def test_a_server_that_cannot_be_dialled_again_now_is_dialled_later(net, monkeypatch) -> None:
+    """There may be no descriptor left for a moment."""
+
+    async def main() -> None:
+        async with net.running("s1"), net.running("w1") as (w1, at_w1):
+            await at_w1.wait(lambda: "s1" in at_w1.connected_)
+            w1._hang_up("s1")
+            socket = w1._socket
+            monkeypatch.setattr(w1, "_socket", raising(zmq.ZMQError(errno.EMFILE)))
+            monkeypatch.setattr("byzsgd.transport.zeromq.RECONNECT_MAX_MS", 10)
+            with pytest.raises(zmq.ZMQError):
+                w1._redial("s1")
+            monkeypatch.undo()
+            assert w1._socket == socket
+            await at_w1.wait(lambda: at_w1.connected_.count("s1") == 2)
+
+    asyncio.run(main())
+
+
+def raising(error: Exception):
+    """A function that raises an error."""
+
+    def raises(*_: object) -> None:
+        raise error
+
+    return raises
