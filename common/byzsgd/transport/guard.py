@@ -4,8 +4,9 @@ libzmq's own limits count whole messages and single frames. Beyond them a peer c
 that never ends, subscribe to a hundred thousand topics, or connect and not log in. So a thread
 looks at every connection 50 times a second: what came (the kernel counts it), less what was
 delivered, is what libzmq holds of it. Whoever is over budget is cut off and counted, and its
-logins are refused for a while, so that a storm that begins again and again does not add up. Where
-this node itself is behind with reading, a peer is cut off all the same, and not blamed.
+logins are refused for a while, so that a storm that begins again and again does not add up. Unless
+it turns out afterwards that what was held were finished messages, which this node had not come to
+read: that is nobody's fault.
 
 On a bound socket a connection is, one after the other::
 
@@ -74,6 +75,9 @@ heartbeats could otherwise, over weeks, be the frames of a message that never en
 POLL_SECONDS = 0.02
 """How often connections are looked at. In between a peer on a fast line can send some 10 MB."""
 
+TRIAL_SECONDS = 5.0
+"""How long it may take at the most until all was read that had come when a connection was cut."""
+
 EVENTS_AT_ONCE = 1000
 """Events of one socket that are read before connections are looked at again."""
 
@@ -83,9 +87,12 @@ LOGIN_SECONDS = 15.0
 TURNED_AWAY_MAX = 1000
 """Addresses of which it is remembered that they were turned away until they hang up."""
 
-MONITORED = (
-    zmq.EVENT_ACCEPTED
-    | zmq.EVENT_CONNECTED
+OF_BOUND = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
+"""What a bound socket tells about its connections. Never ACCEPT_FAILED: it comes 100,000 times a
+minute when file descriptors run out."""
+
+OF_DIALLED = (
+    zmq.EVENT_CONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -93,8 +100,7 @@ MONITORED = (
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_MONITOR_STOPPED
 )
-"""What a socket tells about its connections. Never ACCEPT_FAILED: it comes 100,000 times a minute
-when file descriptors run out."""
+"""The same of one that dials."""
 
 
 def wire_bytes(sizes: Iterable[int]) -> int:
@@ -176,12 +182,31 @@ class Watched:
     """Bytes that libzmq may hold of all its connections of one peer."""
     on_cut: Callable[[str], object]
     """Told of a peer that was over its budget, and is to blame for it."""
-    is_behind: Callable[[], bool]
-    """Whether this node is behind with reading from the socket; asked in the guard's thread."""
+    has_read: Callable[[float], bool]
+    """Whether all was read that had come at a time; asked in the guard's thread."""
     on_event: Callable[[int], object] | None = None
     """Told of libzmq's events about the connection that is dialled."""
     connections: dict[int, Connection] = field(default_factory=dict)
     """By libzmq's descriptor."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """Connections that held too much and were cut: whether their peer is to blame."""
+
+    watched: Watched
+    fds: frozenset[int]
+    peer: str | None
+    at: float
+    """When they were cut."""
+    unfinished: float
+    """Bytes of what they held then that belong to no message delivered since."""
+    is_read: bool = False
+    """Whether all was read that had come by then."""
+
+    def is_of(self, delivery: Delivery) -> bool:
+        """Whether a message came through one of these connections."""
+        return delivery.fd in self.fds and self.peer in (None, delivery.peer)
 
 
 class Guard:
@@ -212,6 +237,7 @@ class Guard:
         self._watched: dict[zmq.Socket[bytes], Watched] = {}
         self._logins: deque[Login] = deque()
         self._unaccounted: list[Delivery] = []
+        self._trials: list[Trial] = []
         self._cut_at: dict[str, float] = {}
         self._turned_away: Counter[tuple[str, str]] = Counter()
         self._orders: deque[Callable[[float], None]] = deque()
@@ -232,7 +258,7 @@ class Guard:
             watched: What there is to know of it.
         """
         endpoint = f"inproc://guard-{next(self._names)}"
-        socket.monitor(endpoint, MONITORED)
+        socket.monitor(endpoint, OF_BOUND if watched.bound else OF_DIALLED)
         monitor = self._context.socket(zmq.PAIR)
         monitor.linger = 0
         monitor.rcvhwm = 0  # A full queue would hold up libzmq's threads.
@@ -404,8 +430,11 @@ class Guard:
     def _look(self, now: float, seconds: float) -> None:
         # By now the monitors have told of every connection that these came through.
         for delivery in self._unaccounted:
-            self._account(delivery, now)
+            if not self._account(delivery, now):
+                for trial in filter(lambda each: each.is_of(delivery), self._trials):
+                    trial.unfinished -= delivery.size
         self._unaccounted.clear()
+        self._trials = [trial for trial in self._trials if not self._judge(trial, now)]
         self._obey(now)
         self._turned_away += Counter()  # Forgets zeros.
         if len(self._turned_away) > TURNED_AWAY_MAX:
@@ -473,31 +502,50 @@ class Guard:
             self._end(watched, connection, f"more than {most} connections")
 
     def _weigh(self, watched: Watched, connections: list[Connection]) -> None:
-        """End the connection that holds most, if they hold too much together."""
+        """End the connections of a peer that hold too much together, and see whose fault it is.
+
+        Of those that may be anybody's only the one that holds most.
+        """
         if sum(connection.undelivered for connection in connections) <= watched.budget:
             return
         # What the kernel still has is not held by this process.
         held = [connection.held() for connection in connections]
-        if sum(held) <= watched.budget:
+        on_trial = sum(
+            max(trial.unfinished, 0)
+            for trial in self._trials
+            if trial.watched is watched and trial.peer == connections[0].peer
+        )
+        if sum(held) + on_trial <= watched.budget:
             return
-        most = max(held)
-        fattest = connections[held.index(most)]
-        if watched.is_behind():
-            detail = f"{most:.0f} bytes that this node did not come to read"
-            self._end(watched, fattest, detail, Reason.BEHIND)
-            return
-        self._end(watched, fattest, f"{most:.0f} bytes that belong to no finished message")
-        if fattest.peer is not None:
-            watched.on_cut(fattest.peer)
+        peer = connections[0].peer
+        if peer is None:
+            most = max(held)
+            connections, held = [connections[held.index(most)]], [most]
+        for connection in connections:
+            connection.cut()
+            self._forget(watched, connection.fd)
+        fds = frozenset(connection.fd for connection in connections)
+        self._trials.append(Trial(watched, fds, peer, time.monotonic(), sum(held)))
 
-    def _end(
-        self,
-        watched: Watched,
-        connection: Connection,
-        detail: str,
-        reason: Reason = Reason.FLOOD,
-    ) -> None:
+    def _judge(self, trial: Trial, now: float) -> bool:
+        """Count connections that were cut for what they held, once it is clear what that was."""
+        if not trial.is_read and now - trial.at < TRIAL_SECONDS:
+            # What was read by now is accounted for before the next look.
+            trial.is_read = trial.watched.has_read(trial.at)
+            return False
+        # A correct peer has one message at most that it has not finished.
+        if trial.is_read and trial.unfinished > trial.watched.budget / 2:
+            detail = f"{trial.unfinished:.0f} bytes that belong to no finished message"
+            self._refusals.count(trial.peer or STRANGER, Reason.FLOOD, detail)
+            if trial.peer is not None:
+                trial.watched.on_cut(trial.peer)
+        else:
+            detail = "more than there is room for until this node comes to read it"
+            self._refusals.count(trial.peer or STRANGER, Reason.BEHIND, detail)
+        return True
+
+    def _end(self, watched: Watched, connection: Connection, detail: str) -> None:
         """Cut a connection off, and count it."""
         connection.cut()
         self._forget(watched, connection.fd)
-        self._refusals.count(connection.peer or STRANGER, reason, detail)
+        self._refusals.count(connection.peer or STRANGER, Reason.FLOOD, detail)

@@ -143,15 +143,9 @@ MESSAGES_BURST = 5000.0
 """Messages of one peer that are taken in a second, and without a pause: what a node finds that was
 frozen for a while. A correct peer says one or two things a step, and no step takes so little."""
 
-BEHIND_SECONDS = 0.2
-"""A node is behind with reading from a socket if it was not empty for this long, or if the event
-loop did not get its turn."""
-
-EXCUSED_SECONDS = 1.0
-"""How long it is behind after the event loop was held up: all that came meanwhile is there."""
-
-TICK_SECONDS = 0.05
-"""How often the event loop says that it has its turn."""
+TICK_SECONDS = 0.02
+"""How often the event loop says that it has its turn. Two turns later, a socket that is waited for
+has nothing any more of what had come."""
 
 DISCARDED_AT_ONCE = 1000
 """Frames of an overlong message that are thrown away before the event loop gets its turn."""
@@ -231,7 +225,6 @@ class ZeroMQ:
         self._talk = Buckets[str](MESSAGES_BURST, MESSAGES_PER_SECOND)
         self._tasks: asyncio.TaskGroup | None = None
         self._ticked_at = time.monotonic()
-        self._held_up_at = -inf
         # When each socket was last seen empty, on the clock; inf while it is waited for.
         self._empty_at: dict[zmq.asyncio.Socket, float] = {}
 
@@ -333,7 +326,7 @@ class ZeroMQ:
                 port=port,
                 budget=budget,
                 on_cut=self._doorkeeper.ban,
-                is_behind=partial(self._is_behind, socket),
+                has_read=partial(self._has_read, socket),
             ),
         )
         try:
@@ -396,7 +389,7 @@ class ZeroMQ:
                 port=port,
                 budget=self._budget,
                 on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
-                is_behind=partial(self._is_behind, socket),
+                has_read=partial(self._has_read, socket),
                 on_event=on_event,
             ),
         )
@@ -542,20 +535,13 @@ class ZeroMQ:
     async def _tick(self) -> None:
         """Let the guard's thread know that the event loop has its turn."""
         while True:
-            now = time.monotonic()
-            if now - self._ticked_at > BEHIND_SECONDS:
-                self._held_up_at = now
-            self._ticked_at = now
+            self._ticked_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
 
-    def _is_behind(self, socket: zmq.asyncio.Socket) -> bool:
-        """Whether what waits at a socket is not its senders' fault; called in any thread."""
-        now = time.monotonic()
-        return (
-            now - self._ticked_at > BEHIND_SECONDS
-            or now - self._held_up_at < EXCUSED_SECONDS
-            or now - self._empty_at.get(socket, inf) > BEHIND_SECONDS
-        )
+    def _has_read(self, socket: zmq.asyncio.Socket, at: float) -> bool:
+        """Whether all was read that had come to a socket at a time; called in any thread."""
+        since = at + 2 * TICK_SECONDS
+        return self._ticked_at > since and self._empty_at.get(socket, inf) > since
 
     def _listen_to(self, server: str, tasks: asyncio.TaskGroup) -> None:
         """Receive from a server that was dialled, until it is hung up on."""
