@@ -1,9 +1,10 @@
 """All nodes of a cluster at a glance: asks each for its /status, and makes a table of it."""
 
 import asyncio
-import http.client
 import json
 import re
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from rich.text import Text
 from byzsgd.cluster import Cluster, Member, Role, split_address
 
 ANSWER_SECONDS = 1.0
-"""A node that takes longer is shown as not answering."""
+"""A node that takes longer for its whole answer, or to be reached, is shown as not answering."""
 
 LONG_SECONDS = 3.0
 """A wait that is worth a word."""
@@ -40,19 +41,39 @@ async def statuses(cluster: Cluster) -> dict[str, Status]:
 
 def status(node: Member) -> Status:
     """The /status of one node; whatever goes wrong becomes its ``error``."""
-    host, port = split_address(node.http)
-    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", "/status")
-        text = connection.getresponse().read(STATUS_BYTES_MAX)
-        answer = json.loads(text, parse_int=_integer)
-    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+        answer = json.loads(_answer(node.http), parse_int=_integer)
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return {"error": f"no answer from {node.http}: {reason}"}
-    finally:
-        connection.close()
     # The node may be a liar's: nothing of its answer is used but what has the right form.
     return answer if isinstance(answer, dict) else {"error": "its answer is no status"}
+
+
+def _answer(address: str) -> bytes:
+    """The body of what an HTTP server says to GET /status, whatever else it says.
+
+    Not by http.client, which limits each read and not the whole: a byte now and then would hold it
+    for ever.
+
+    Raises:
+        OSError: If there is none, or not all of it in time.
+    """
+    host, port = split_address(address)
+    ends = time.monotonic() + ANSWER_SECONDS
+    answer = bytearray()
+    with socket.create_connection((host.strip("[]"), port), ANSWER_SECONDS) as connection:
+        connection.sendall(f"GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
+        while len(answer) < STATUS_BYTES_MAX:
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
+            part = connection.recv(1 << 16)
+            if not part:
+                break
+            answer += part
+    return bytes(answer.partition(b"\r\n\r\n")[2])
 
 
 def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str]) -> Table:

@@ -1,13 +1,17 @@
 """What a node says of itself may be a lie: it neither breaks nor draws on the operator's table."""
 
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from io import StringIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from rich.console import Console
 
-from byzsgd.cluster import Cluster
+from byzsgd.cluster import Cluster, Member
 from byzsgd_daemons import watch
 
 
@@ -80,18 +84,71 @@ def test_no_lie_breaks_the_table(cluster: Cluster, lie: dict[str, Any]) -> None:
     assert "\x1b]8" not in table, "no links"
 
 
+Say: TypeAlias = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def served(cluster: Cluster) -> Iterator[Callable[[Say], Member]]:
+    """Makes a node whose HTTP port says to who asks what a function says, in a thread."""
+    with ExitStack() as stack:
+
+        def serve(say: Say) -> Member:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def answer() -> None:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(4096)
+                    say(connection)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            stack.callback(thread.join)
+            return replace(cluster.nodes[0], http=f"127.0.0.1:{listener.getsockname()[1]}")
+
+        yield serve
+
+
+HEAD = b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n"
+
+
+def test_a_status_is_the_body_of_the_answer(served: Any) -> None:
+    """In however many pieces it comes."""
+
+    def say(connection: socket.socket) -> None:
+        connection.sendall(HEAD + b'{"step"')
+        connection.sendall(b": 7}")
+
+    assert watch.status(served(say)) == {"step": 7}
+
+
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"loss": 1' + "0" * 400 + "}", "[]", "no JSON"])
-def test_an_answer_that_is_no_status_is_an_error(
-    cluster: Cluster, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_is_no_status_is_an_error(served: Any, text: str) -> None:
     """It is shown as such, whatever it holds."""
-
-    class Answer:
-        def read(self, size: int) -> bytes:
-            return text.encode()[:size]
-
-    monkeypatch.setattr("http.client.HTTPConnection.request", lambda *_: None)
-    monkeypatch.setattr("http.client.HTTPConnection.getresponse", lambda _: Answer())
-    found = watch.status(replace(cluster.nodes[0], http="127.0.0.1:1"))
+    found = watch.status(served(lambda connection: connection.sendall(HEAD + text.encode())))
 
     assert found.keys() == {"error"}
+
+
+def test_an_answer_without_an_end_is_an_error(served: Any) -> None:
+    """No more of it is taken than any status has."""
+
+    def say(connection: socket.socket) -> None:
+        connection.sendall(HEAD)
+        while True:
+            connection.sendall(b" " * 4096)
+
+    assert watch.status(served(say)).keys() == {"error"}
+
+
+def test_a_byte_now_and_then_holds_nobody(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole answer has its time, not each part of it."""
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.2)
+
+    def say(connection: socket.socket) -> None:
+        for part in ("HTTP/1.0 200 OK\r\n", *["X: y\r\n"] * 40, "\r\n{}"):
+            connection.sendall(part.encode())
+            threading.Event().wait(0.05)
+
+    node = served(say)
+    assert watch.status(node) == {"error": f"no answer from {node.http}: TimeoutError"}
