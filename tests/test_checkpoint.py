@@ -343,7 +343,7 @@ def test_a_crash_while_writing_leaves_the_older_one(
     """Half a file is on disk under another name, and is overwritten the next time."""
     keep_model(tmp_path, 1)
 
-    def half(path: Path, content: bytes) -> None:
+    def half(path: Path, content: bytes, mode: int) -> None:
         path.write_bytes(content[: len(content) // 2])
         raise Crash
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save as serialized
 
 from byzsgd.cluster import Cluster
 from byzsgd.errors import CheckpointError
-from byzsgd.files import PARTIAL, write_whole
+from byzsgd.files import PARTIAL, make_folder, write_whole
 from byzsgd.vectors import Vector, is_finite, is_vector
 
 KEEP = 3
@@ -92,7 +92,7 @@ def prepare(folder: Path) -> None:
     """
     probe = folder / PARTIAL
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe.write_bytes(b"\0")
         probe.unlink()
     except OSError as error:

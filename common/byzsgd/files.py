@@ -7,44 +7,66 @@ from pathlib import Path
 PARTIAL = "saving.partial"
 """A file of a folder that is being written. One name: crashes never leave more than one."""
 
+PRIVATE, PUBLIC = 0o600, 0o644
+"""Modes of a file that only this user may read, and of one that is for others too."""
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that only this user may read: under another name, to disk, and renamed.
+
+def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE, partial: str = PARTIAL) -> None:
+    """Write a file: under another name, to disk, and renamed.
 
     Args:
-        path: What was there before stays until the new file is on disk. Nobody else may be
-            writing in its folder, which is made if it is not there.
+        path: What was there before stays until the new file is on disk. Its folder is made if it
+            is not there.
         content: All of it.
+        mode: Who may read the file.
+        partial: The other name. Nobody else may be writing under it.
 
     Raises:
-        OSError: If the disk refuses; nothing is left of the new file then.
+        OSError: If the disk refuses. What was there before is then still there, or the new file is,
+            whole, though a power cut may undo that.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(PARTIAL)
+    make_folder(path.parent)
+    other = path.with_name(partial)
     try:
-        _write(partial, content)
-        partial.replace(path)
-        _folder_to_disk(path.parent)
+        _write(other, content, mode)
+        other.replace(path)
+        folder_to_disk(path.parent)
     except OSError:
         with suppress(OSError):
-            partial.unlink()
+            other.unlink()
         raise
 
 
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb", opener=_private) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that no power cut takes away again.
+
+    Raises:
+        OSError: If it cannot be made, or the disk refuses.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        folder_to_disk(each.parent)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def folder_to_disk(folder: Path) -> None:
+    """Put to disk which files a folder has.
 
-
-def _folder_to_disk(folder: Path) -> None:
+    Raises:
+        OSError: If the disk refuses.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags, mode)
+
+    with open(path, "wb", opener=opened) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

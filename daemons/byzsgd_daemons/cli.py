@@ -592,7 +592,8 @@ def _initial_model(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import initial
 
     cluster = read_cluster(arguments.cluster)
-    initial.write(initial.build(cluster, arguments.cluster.resolve().parent), arguments.out)
+    built = initial.build(cluster, arguments.cluster.resolve().parent)
+    initial.write(built, arguments.out, public=True)
     return 0
 
 

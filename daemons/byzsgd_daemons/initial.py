@@ -18,7 +18,7 @@ from safetensors.numpy import save as serialized
 from byzsgd import __version__
 from byzsgd.cluster import Cluster
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
-from byzsgd.files import write_whole
+from byzsgd.files import PUBLIC, write_whole
 from byzsgd.tasks import Task, load_task
 from byzsgd.tasks.smoothness import gather_period
 from byzsgd.vectors import Vector, is_vector
@@ -76,8 +76,13 @@ def period_of(task: Task, cluster: Cluster) -> int:
     )
 
 
-def write(initial: Initial, path: Path) -> None:
+def write(initial: Initial, path: Path, *, public: bool = False) -> None:
     """Write an initial model to a file, whole or not at all.
+
+    Args:
+        initial: The model and T.
+        path: The file.
+        public: Whether others may read the file, and write in its folder.
 
     Raises:
         OSError: If the disk refuses.
@@ -86,7 +91,11 @@ def write(initial: Initial, path: Path) -> None:
         "gather_period": str(initial.gather_period),
         "checksum": _checksum(initial),
     }
-    write_whole(path, serialized({"vector": initial.vector}, metadata=metadata))
+    content = serialized({"vector": initial.vector}, metadata=metadata)
+    if public:
+        write_whole(path, content, mode=PUBLIC, partial=f"{path.name}.partial")
+    else:
+        write_whole(path, content)
 
 
 def read(path: Path) -> Initial:

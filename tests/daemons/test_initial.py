@@ -1,7 +1,9 @@
 """theta_0 without torch in the server: built elsewhere, kept, and built again when damaged."""
 
 import errno
+import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from safetensors.numpy import save_file
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.tasks.quadratic import quadratic
 from byzsgd_daemons import initial
+from byzsgd_daemons.cli import main
 from byzsgd_daemons.config import Settings, read_cluster
 from byzsgd_daemons.initial import Initial, build, cache_file, initial_model, read, write
 
@@ -76,6 +79,21 @@ def test_another_process_builds_the_same_model(files: Any) -> None:
 
     assert there.vector.tobytes() == here.vector.tobytes()
     assert np.array_equal(here.vector, quadratic().initial(3))
+
+
+def test_what_is_written_for_others_they_can_read(files: Any, tmp_path: Path) -> None:
+    """Servers may run as another user; what else lies in the folder stays as it was."""
+    other, out = tmp_path / "saving.partial", tmp_path / "theta0.safetensors"
+    other.write_bytes(b"another's")
+    umask = os.umask(0o022)
+    try:
+        assert main(["initial-model", "--cluster", str(files.path), "--out", str(out)]) == 0
+    finally:
+        os.umask(umask)
+
+    assert stat.S_IMODE(out.stat().st_mode) == 0o644
+    assert other.read_bytes() == b"another's"
+    assert np.array_equal(read(out).vector, quadratic().initial(3))
 
 
 def test_the_text_of_a_task_that_fails_is_handed_on(files: Any) -> None:
