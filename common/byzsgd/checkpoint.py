@@ -7,6 +7,7 @@ and its step, checksum and digest as metadata; any reader of safetensors can ope
 import errno
 import hashlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.numpy import save as serialized
 
 from byzsgd.cluster import Cluster
 from byzsgd.errors import CheckpointError
-from byzsgd.files import PARTIAL, make_folder, write_whole
+from byzsgd.files import PARTIAL, folder_to_disk, make_folder, write_whole
 from byzsgd.vectors import Vector, is_finite, is_vector
 
 KEEP = 3
@@ -100,11 +101,11 @@ def prepare(folder: Path) -> None:
 
 
 def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = KEEP) -> None:
-    """Write a checkpoint, then remove all but the newest.
+    """Write a checkpoint, the one that a load will take, then remove all but the newest.
 
-    A crash at any moment leaves either the whole new file or none. Checkpoints of later steps are
-    another training's, or damaged, or else this one would have begun there: they neither count nor
-    go.
+    A crash at any moment leaves either the whole new file or none. What a load would take of later
+    steps is of before the training went back to an earlier one, for it begins at the newest: it
+    goes. What else is of later steps is another training's, or damaged: it neither counts nor goes.
 
     Args:
         folder: Made if it is not there.
@@ -122,11 +123,21 @@ def save(folder: Path, step: int, vector: Vector, *, digest: bytes, keep: int = 
     try:
         # Not by safetensors itself: what it leaves of a file when it is killed has chance names.
         write_whole(path, serialized({"vector": vector}, metadata=metadata))
+        _abandon([each for each in _newest_first(folder) if each > path], vector.size, digest)
         ours = [each for each in _newest_first(folder) if each <= path and each.is_file()]
         for old in ours[keep:]:
             old.unlink()
     except OSError as error:
         raise _refused(path, error) from None
+
+
+def _abandon(later: list[Path], d: int, digest: bytes) -> None:
+    """Remove for good, of some files, those that a load would take."""
+    for path in later:
+        with suppress(CheckpointError):
+            load(path, d=d, digest=digest)
+            path.unlink()
+            folder_to_disk(path.parent)
 
 
 def load_newest(folder: Path, *, d: int, digest: bytes) -> tuple[Checkpoint | None, list[str]]:

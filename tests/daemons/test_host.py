@@ -563,6 +563,27 @@ def test_a_node_that_goes_back_speaks_under_another_boot(run: Any, puppet: Any, 
     run(main)
 
 
+def test_a_stop_right_after_going_back_is_resumed_there(
+    run: Any, puppet: Any, wire: Any, tmp_path: Path
+) -> None:
+    """Not at the later checkpoint of the life before."""
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        node.first = [SaveCheckpoint(103, ONE), NewLife()]
+        node.checkpoint = lambda: SaveCheckpoint(80, ONE)
+        host = Host(node, checkpoints=tmp_path)
+        with hosted(host, transport) as task:
+            await transport.running.wait()
+            host._end(None)
+            await task
+        found, _ = load_newest(tmp_path, d=1, digest=digest_of(node.cluster))
+        assert found is not None
+        assert found.step == 80
+
+    run(main)
+
+
 # What is said
 
 
