@@ -43,6 +43,25 @@ def test_wrong_results(rule: str, result: list[float]) -> None:
         check_result(asked(rule), Aggregated(3, np.float32(result), report))
 
 
+def test_a_huge_lie_hides_nothing() -> None:
+    """What float32 loses is measured on the votes that the result is made of."""
+    rows = tuple(np.float32([[1], [2], [4], [1e30]]))
+    median = Aggregate(3, "coordinate_median", ("s1", "s2", "s3", "s4"), rows, 1)
+    check_result(median, aggregate(median))
+
+    with pytest.raises(AssertionError, match="coordinate_median of step 3 is another vector"):
+        check_result(median, Aggregated(3, np.float32([2]), Report()))
+
+
+@pytest.mark.parametrize("rule", ["average", "coordinate_median", "mda"])
+def test_votes_that_cancel(rule: str) -> None:
+    """A result that is next to nothing is as good as float32 makes its summands."""
+    rows = tuple(np.float32([[0.1], [0.7], [-0.7], [-0.1000001]]))
+    for model in (None, np.float32([1e-9])):
+        effect = Aggregate(3, rule, ("w1", "w2", "w3", "w4"), rows, 0, model, 0.3)
+        check_result(effect, aggregate(effect))
+
+
 def test_another_subset() -> None:
     """Minimum-diameter averaging selects n - f votes of the smallest diameter."""
     for left_out, words in ((("w1",), "not the smallest"), ((), "4 of 4 votes selected")):
