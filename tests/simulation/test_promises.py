@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 
 from byzsgd.cluster import Cluster
-from byzsgd.messages import GatherModel, Gradient, Message, Model
-from byzsgd.protocol import Aggregate, ComputeGradient
+from byzsgd.messages import GatherModel, Gradient, Model
+from byzsgd.protocol import Aggregate, ComputeGradient, SaveCheckpoint, TryModel
 from byzsgd.simulation.promises import Promises, digest_of
 
+Vectors = Model | GatherModel | Gradient
 V = {who: np.float32([n]) for n, who in enumerate(["s1", "s2", "s3", "s4", "s5"])}
 G = {who: np.float32([n]) for n, who in enumerate(["w1", "w2", "w3", "w4"])}
 GATHER = {"step": 5, "rule": "coordinate_median", "who": "s1 s2 s3 s4", "own": "s1"}
-UPDATE = {"step": 4, "rule": "mda", "who": "w1 w2 w3", "model": np.float32([7])}
+UPDATE = {
+    "step": 4,
+    "rule": "mda",
+    "who": "w1 w2 w3",
+    "model": np.float32([7]),
+    "learning_rate": 1.0,
+}
 MEDIAN = {"step": 4, "rule": "coordinate_median", "who": "s1 s2 s3 s4"}
 CATCH_UP = {"step": 4, "rule": "coordinate_median", "who": "s2 s3 s4"}
 
@@ -24,25 +31,34 @@ def promises(cluster: Callable[..., Cluster]) -> Promises:
     """Watches who was told all of step 4, and the votes for the gather of 5; s4 and w1 lie."""
     watch = Promises(cluster(gather_period=5), ("s4", "w1"))
     for identity in ("s1", "s2", "s3", "s5"):
-        watch.starts(identity, 0, np.float32([0]))
+        watch.starts(identity, 4, np.float32([7]))
+        says(watch, identity, Model(4, np.float32([7])))
     for identity in ("w2", "w3"):
         watch.starts(identity)
-    for identity in ("s1", "s2", "s3", "s5"):
-        watch.said(identity, Model(4, np.float32([7])), digest_of(np.float32([7])))
     for told in ("s1", "w2", "w3"):
         for who, vector in V.items():
-            kinds: tuple[Message, ...] = (Model(4, vector), GatherModel(5, vector))
-            for message in kinds:
-                watch.told(told, who, message, digest_of(vector))
+            hears(watch, told, who, Model(4, vector))
+            if who != told:
+                hears(watch, told, who, GatherModel(5, vector))
         for who, vector in G.items():
-            watch.told(told, who, Gradient(4, vector), digest_of(vector))
+            hears(watch, told, who, Gradient(4, vector))
+    watch.aggregated("s1", effect(**{**UPDATE, "who": "w2 w3 w4"}), V["s1"])
+    says(watch, "s1", GatherModel(5, V["s1"]))
     return watch
+
+
+def hears(promises: Promises, identity: str, sender: str, message: Vectors) -> None:
+    promises.told(identity, sender, message, digest_of(message.vector))
+
+
+def says(promises: Promises, identity: str, message: Vectors) -> None:
+    promises.said(identity, message, digest_of(message.vector))
 
 
 def effect(*, step: int, rule: str, who: str, **changes: Any) -> Aggregate:
     identities = tuple(who.split())
     vectors = changes.pop("vectors", None) or tuple((V | G)[voter] for voter in identities)
-    return Aggregate(step, rule, identities, vectors, f=1, **changes)
+    return Aggregate(step, rule, identities, vectors, **{"f": 1, **changes})
 
 
 @pytest.mark.parametrize(
@@ -62,13 +78,23 @@ def test_what_is_allowed(promises: Promises, identity: str, asked: dict[str, Any
         ("s1", UPDATE, {"who": "w1 w2 w3 w4"}, "4 votes, not 3"),
         ("s1", UPDATE, {"who": "s1 w2 w3"}, "foreign vote of s1"),
         ("s1", UPDATE, {"step": 5}, "the model of step 5 was another one"),
+        ("s1", UPDATE, {"learning_rate": 0.0}, "a learning rate of 0 at step 4, not 1"),
+        ("s1", UPDATE, {"rule": "average"}, "an update by average, not mda"),
+        ("s1", UPDATE, {"f": 0}, "0 lies expected, not 1"),
         ("s1", UPDATE, {"model": np.float32([8])}, "the model of step 4 was another one"),
         ("s1", UPDATE, {"vectors": tuple(np.float32([[9], [1], [2]]))}, "w1 did not say that"),
         ("s1", UPDATE, {"vectors": tuple(np.float32([[np.nan], [1], [2]]))}, "invalid vote of w1"),
         ("s1", GATHER, {"who": "s2 s3 s4 s5"}, "without the own model"),
         ("s1", GATHER, {"own": "s2"}, "a gather of s2"),
         ("s1", GATHER, {"step": 4}, "no gather belongs to step 4"),
-        ("s1", GATHER, {"step": 10}, "did not say that"),
+        ("s1", GATHER, {"step": 10}, "without the own model"),
+        (
+            "s1",
+            GATHER,
+            {"vectors": tuple(np.float32([[3], [1], [2], [3]]))},
+            "without the own model",
+        ),
+        ("s1", GATHER, {"rule": "average"}, "models by average"),
         ("s1", GATHER, {"who": "s1 s2 s3"}, "3 votes, not 4"),
         ("s1", GATHER, {"who": "s1 s2 s3 w4"}, "foreign vote of w4"),
         ("w2", MEDIAN, {"step": 5}, "did not say that"),
@@ -114,50 +140,97 @@ def test_equal_votes_different_results(promises: Promises) -> None:
         promises.aggregated("w2", effect(**MEDIAN), np.float32([1.25]))
 
 
-def test_no_scatter_without_a_gather(promises: Promises) -> None:
-    """The model of a gather step is a median; other steps need none."""
-    promises.said("s1", Model(6, V["s2"]), digest_of(V["s2"]))
+def test_what_a_server_says_it_has_computed(promises: Promises) -> None:
+    """A median in a gather step, and else an update; a checkpoint is the same."""
+    promises.aggregated("s1", effect(**GATHER), np.float32([1.5]))
+    says(promises, "s1", GatherModel(5, V["s1"]))
+    with pytest.raises(AssertionError, match="model 5 is not its own"):
+        promises.saved("s1", SaveCheckpoint(5, V["s1"]))
 
-    with pytest.raises(AssertionError, match="no gather before step 5"):
-        promises.said("s1", Model(5, V["s2"]), digest_of(V["s2"]))
+    promises.saved("s1", SaveCheckpoint(5, np.float32([1.5])))
+    says(promises, "s1", Model(5, np.float32([1.5])))
+    with pytest.raises(AssertionError, match="model 6 is not its own"):
+        says(promises, "s1", Model(6, np.float32([1.5])))
+
+
+def test_no_scatter_without_a_gather(promises: Promises) -> None:
+    """The update before a gather step is a vote and no model."""
+    with pytest.raises(AssertionError, match="model 5 is not its own"):
+        says(promises, "s1", Model(5, V["s1"]))
+
+
+def test_a_server_votes_for_its_update(promises: Promises) -> None:
+    """For nothing older: an update that was thrown away is seen."""
+    hears(promises, "s2", "w1", Gradient(4, G["w1"]))
+    for who in ("w2", "w3"):
+        hears(promises, "s2", who, Gradient(4, G[who]))
+    promises.aggregated("s2", effect(**UPDATE), np.float32([6.9]))
+
+    with pytest.raises(AssertionError, match="vote 5 is not its own"):
+        says(promises, "s2", GatherModel(5, np.float32([7])))
+
+
+def test_a_server_that_caught_up(promises: Promises) -> None:
+    """It votes for and scatters what it adopted."""
+    promises.aggregated("s1", effect(**{**CATCH_UP, "step": 5}), np.float32([1.5]))
+
+    says(promises, "s1", Model(5, np.float32([1.5])))
+    promises.new_life("s1")
+    says(promises, "s1", GatherModel(5, np.float32([1.5])))
+
+
+def test_the_learning_rate_decays(cluster: Callable[..., Cluster]) -> None:
+    """It is eta / (1 + t / tau): with tau = 2 a third of it at step 4."""
+    watch = Promises(cluster(learning_rate=0.6, learning_rate_decay_steps=2), ())
+    watch.starts("s1", 4, np.float32([7]))
+    for who, vector in G.items():
+        hears(watch, "s1", who, Gradient(4, vector))
+    with pytest.raises(AssertionError, match=r"a learning rate of 0\.6 at step 4, not 0\.2"):
+        watch.aggregated("s1", effect(**{**UPDATE, "learning_rate": 0.6}), V["s1"])
+
+    watch.aggregated("s1", effect(**{**UPDATE, "learning_rate": 0.2}), V["s1"])
 
 
 def test_no_earlier_step_within_a_life(promises: Promises) -> None:
     """A server never goes back, unless it says that its life begins anew."""
+    promises.aggregated("s1", effect(**{**CATCH_UP, "step": 3}), V["s2"])
     with pytest.raises(AssertionError, match="the model of step 3 after that of 4"):
-        promises.said("s1", Model(3, V["s2"]), digest_of(V["s2"]))
+        says(promises, "s1", Model(3, V["s2"]))
 
     promises.new_life("s1")
-    promises.said("s1", Model(3, V["s2"]), digest_of(V["s2"]))
+    says(promises, "s1", Model(3, V["s2"]))
 
 
 def test_no_two_models_of_a_step(promises: Promises) -> None:
     """A correct server tells everybody the same."""
     with pytest.raises(AssertionError, match="equivocates about the model of step 4"):
-        promises.said("s1", Model(4, V["s2"]), digest_of(V["s2"]))
+        says(promises, "s1", Model(4, V["s2"]))
 
 
 def test_no_vote_where_nobody_gathers(promises: Promises) -> None:
     """T is 5."""
-    promises.said("s1", GatherModel(5, V["s1"]), digest_of(V["s1"]))
-
     with pytest.raises(AssertionError, match="a vote at step 6"):
-        promises.said("s1", GatherModel(6, V["s1"]), digest_of(V["s1"]))
+        says(promises, "s1", GatherModel(6, V["s1"]))
 
 
-def sends(promises: Promises, step: int, momentum: float | None, vector: float) -> None:
-    """Let w2 draw the gradient 10, and send a vector as its moving average."""
+def sends(
+    promises: Promises, step: int, momentum: float | None, vector: float, drawn: float = 10
+) -> None:
+    """Let w2 draw a gradient at the median 0, and send a vector as its moving average."""
     average, last = np.float32([vector]), None if momentum is None else np.float32([momentum])
-    promises.drawn("w2", np.float32([10]))
+    for who in MEDIAN["who"].split():
+        hears(promises, "w2", who, Model(step, V[who]))
+    promises.aggregated("w2", effect(**{**MEDIAN, "step": step}), V["s1"])
+    promises.drawn("w2", np.float32([drawn]))
     promises.computed("w2", ComputeGradient(step, V["s1"], last, 0.9), average)
-    promises.said("w2", Gradient(step, average), digest_of(average))
+    says(promises, "w2", Gradient(step, average))
 
 
 def test_the_moving_average(promises: Promises) -> None:
     """It continues what was sent last, whatever was sent once more in between."""
     sends(promises, 0, None, 1.0)
     sends(promises, 1, 1.0, 1.9)
-    promises.said("w2", Gradient(0, np.float32([1.0])), digest_of(np.float32([1.0])))
+    says(promises, "w2", Gradient(0, np.float32([1.0])))
     sends(promises, 2, 1.9, 2.71)
 
     with pytest.raises(AssertionError, match="momentum of step 3 is not what was sent last"):
@@ -173,10 +246,108 @@ def test_a_wrong_moving_average(promises: Promises, vector: float) -> None:
         sends(promises, 1, 1.0, vector)
 
 
+def test_parts_that_cancel(promises: Promises) -> None:
+    """Float32 loses a part of the summands, and where they cancel more than that of their sum."""
+    first, drawn = np.float32(0.0317402), np.float32(-0.28627428)
+    average = np.float32(0.9) * first + np.float32(0.1) * drawn
+    exact = 0.9 * float(first) + 0.1 * float(drawn)
+    assert abs(average / exact - 1) > 1e-5
+
+    sends(promises, 0, None, float(first), drawn=float(first) * 10)
+    sends(promises, 1, float(first), float(average), drawn=float(drawn))
+
+
+def test_a_gradient_taken_elsewhere(promises: Promises) -> None:
+    """A worker takes it at the median of the step, not at one server's model of it."""
+    promises.aggregated("w2", effect(**MEDIAN), np.float32([1.5]))
+    promises.drawn("w2", np.float32([10]))
+    promises.computed("w2", ComputeGradient(4, np.float32([1.5]), None, 0.9), np.float32([1]))
+
+    with pytest.raises(AssertionError, match="no model of step 4 is where it takes its gradient"):
+        promises.computed("w2", ComputeGradient(4, V["s1"], None, 0.9), np.float32([1]))
+
+
+AHEAD = ComputeGradient(6, np.float32([1.5]), None, 0.0)
+TRIED = {
+    "step": 6,
+    "vector": V["s3"],
+    "base": np.float32([1.5]),
+    "momentum": np.float32([1]),
+    "learning_rate": 1.0,
+    "reference": np.float32([10]),
+}
+
+
+@pytest.fixture
+def pulling(cluster: Callable[..., Cluster]) -> Promises:
+    """Watches w2, which sent 1 after the median 1.5 of step 5, looks ahead, and pulled of s3."""
+    watch = Promises(cluster(gather_period=5, variant="synchronous"), ("s4", "w1"))
+    watch.starts("w2")
+    for who, vector in V.items():
+        hears(watch, "w2", who, Model(5, vector))
+    watch.aggregated("w2", effect(**{**MEDIAN, "step": 5}), np.float32([1.5]))
+    watch.drawn("w2", np.float32([10]))
+    watch.computed("w2", ComputeGradient(5, np.float32([1.5]), None, 0.9), np.float32([1]))
+    says(watch, "w2", Gradient(5, np.float32([1])))
+    watch.computed("w2", AHEAD, np.float32([10]))
+    hears(watch, "w2", "s3", Model(6, V["s3"]))
+    return watch
+
+
+def tries(**changes: Any) -> TryModel:
+    return TryModel(**{**TRIED, "bound": 1.0, "beta": 0.9, **changes})
+
+
+def test_a_step_of_the_synchronous_variant(pulling: Promises) -> None:
+    """What was pulled is compared with the worker's own step, and its gradient sent."""
+    pulling.tried("w2", tries())
+    pulling.tried("w2", tries(reference=None))
+    pulling.computed("w2", tries(), np.float32([1.9]))
+    says(pulling, "w2", Gradient(6, np.float32([1.9])))
+    pulling.computed("w2", ComputeGradient(7, V["s3"], None, 0.0), np.float32([10]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"vector": V["s2"]}, "no model of step 6 is where"),
+        ({"base": V["s1"]}, "tries step 6 from another model"),
+        ({"momentum": np.float32([2])}, "momentum of step 6 is not what was sent last"),
+        ({"learning_rate": 0.0}, "a learning rate of 0 at step 5, not 1"),
+        ({"reference": np.float32([1])}, "step 6 is compared with another gradient"),
+    ],
+)
+def test_compared_with_something_else(
+    pulling: Promises, changes: dict[str, Any], broken: str
+) -> None:
+    """The filters see the own last step, and the gradient where it began."""
+    with pytest.raises(AssertionError, match=broken):
+        pulling.tried("w2", tries(**changes))
+
+
+@pytest.mark.parametrize("step", [5, 6])
+def test_a_pulled_model_in_a_gather_step(pulling: Promises, step: int) -> None:
+    """There a worker goes by the median alone."""
+    gradient = ComputeGradient(step, V["s3"], np.float32([1]), 0.9)
+    if step == 6:
+        pulling.computed("w2", gradient, np.float32([1.9]))
+        return
+    with pytest.raises(AssertionError, match="no model of step 5 is where"):
+        pulling.computed("w2", gradient, np.float32([1.9]))
+
+
+def test_looking_ahead_from_elsewhere(pulling: Promises) -> None:
+    """A worker goes on from the model that it accepted last, and sends nothing of it."""
+    with pytest.raises(AssertionError, match="looks ahead to step 6 from another model"):
+        pulling.computed("w2", ComputeGradient(6, V["s3"], None, 0.0), np.float32([10]))
+    with pytest.raises(AssertionError, match="gradient 6 is not its own"):
+        says(pulling, "w2", Gradient(6, np.float32([10])))
+
+
 def test_a_gradient_of_nobody(promises: Promises) -> None:
     """What a worker sends it has computed."""
     with pytest.raises(AssertionError, match="gradient 0 is not its own"):
-        promises.said("w2", Gradient(0, np.float32([7])), digest_of(np.float32([7])))
+        says(promises, "w2", Gradient(0, np.float32([7])))
 
 
 @pytest.mark.parametrize(("who", "most"), [("s1", 3 * 9 + 5 + 5 + 8), ("w2", 3 * 5 + 5 + 8 + 8)])

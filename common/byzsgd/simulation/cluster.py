@@ -386,6 +386,7 @@ class Simulation:
                         self._promises.computed(identity, effect, tried.vector)
                     self._later(identity, tried, self._faults.work)
                 case SaveCheckpoint(step, vector):
+                    self._promises.saved(identity, effect)
                     self._checkpoints[identity] = (step, vector)
                 case NewLife():
                     self._promises.new_life(identity)

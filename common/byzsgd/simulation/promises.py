@@ -7,12 +7,15 @@ and what they compute.
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from math import isclose
 
 import numpy as np
 
+from byzsgd.aggregation import compose
 from byzsgd.cluster import KEPT_MAX, Cluster, Variant
 from byzsgd.messages import GatherModel, Gradient, Message, Model
-from byzsgd.protocol import Aggregate, ComputeGradient, TryModel
+from byzsgd.protocol import Aggregate, ComputeGradient, SaveCheckpoint, TryModel
+from byzsgd.protocol.effects import MODEL_RULE
 from byzsgd.protocol.window import WINDOW_STEPS
 from byzsgd.vectors import Vector
 
@@ -37,9 +40,10 @@ class Promises:
         self._liars = liars
         self._told: dict[str, dict[tuple[str, type[Message], int], list[bytes]]] = {}
         self._order: dict[tuple[str, str, type[Message]], list[int]] = {}
-        self._own: dict[str, dict[int, bytes]] = {}
+        # What a node came to: the model that a server scatters at a step or a worker takes its
+        # gradient at, and a server's vote in a gather.
+        self._own: dict[str, dict[tuple[type[Message], int], bytes]] = {}
         self._restarts = False
-        self._medians: dict[str, dict[int, bytes]] = {}
         self._results: dict[tuple[object, ...], bytes] = {}
         self._reached = 0
         self._lives: dict[str, Life] = {}
@@ -51,8 +55,7 @@ class Promises:
         self._own[identity] = {}
         self._lives[identity] = Life(step)
         if vector is not None:
-            self._medians[identity] = {step: digest_of(vector)}
-            self._own[identity][step] = digest_of(vector)
+            self._comes_to(identity, step, digest_of(vector))
 
     def new_life(self, identity: str) -> None:
         """A correct server goes back to an earlier step, and says that its life begins anew."""
@@ -71,17 +74,15 @@ class Promises:
         """A correct node speaks.
 
         Raises:
-            AssertionError: If a server scatters the model of a gather step, and no median is it;
-                if it votes where nobody gathers, says two things of one step, or sends a model of
-                an earlier step than before in this life; if a worker sends what it did not compute.
+            AssertionError: If a server scatters or votes for a model that is not what it came to
+                at that step; if it votes where nobody gathers, says two things of one step, or
+                sends a model of an earlier step than before in this life; if a worker sends what it
+                did not compute.
         """
         if digest:
             self.told(identity, identity, message, digest)
         if identity in self._servers:
             self._reached = max(self._reached, message.step)
-            if isinstance(message, Model) and self._is_gather(message.step):
-                median = self._medians[identity].get(message.step)
-                assert digest == median, f"no gather before step {message.step}"
         if digest:
             self._check_life(identity, message, digest)
 
@@ -90,33 +91,36 @@ class Promises:
 
         Raises:
             AssertionError: If the votes are no quorum of what the node was told, one vote an
-                identity; if a median of models lies outside the correct ones in any coordinate;
-                if two nodes compute different vectors from equal votes.
+                identity; if an update is not the one that the cluster file asks for; if a median
+                of models lies outside the correct ones in any coordinate; if two nodes compute
+                different vectors from equal votes.
         """
         votes = self._checked_votes(identity, effect)
-        model = None
+        digest, own, model = digest_of(result), self._own[identity], None
         if effect.model is not None:
             model = digest_of(effect.model)
-            scattered = self._told[identity].get((identity, Model, effect.step), [])
-            # Of the synchronous variant nobody may have pulled it.
-            own = self._own[identity].get(effect.step)
-            right = model in scattered or model == own
+            right = model == own.get((Model, effect.step))
             assert right, f"the model of step {effect.step} was another one"
             self._check_told(identity, votes, Gradient, effect.step)
+            self._check_update(effect)
+            self._comes_to(identity, effect.step + 1, digest)
+            if self._is_gather(effect.step + 1):
+                own.pop((Model, effect.step + 1), None)
         elif effect.own is not None:
             assert self._is_gather(effect.step), f"no gather belongs to step {effect.step}"
             assert identity == effect.own, f"a gather of {effect.own}"
-            assert identity in effect.identities, "a gather without the own model"
+            vote = own.get((GatherModel, effect.step))
+            assert (identity, vote) in votes, "a gather without the own model"
+            own[Model, effect.step] = digest
             self._check_told(identity, votes, GatherModel, effect.step)
         elif identity in self._workers:
             self._check_told(identity, votes, Model, effect.step)
+            own[Model, effect.step] = digest
         else:
             self._check_catch_up(identity, votes, effect.step)
-        digest = digest_of(result)
-        self._own[identity][effect.step + (effect.model is not None)] = digest
+            self._comes_to(identity, effect.step, digest)
         if effect.model is None:
             self._check_range(effect, result)
-            self._medians.setdefault(identity, {})[effect.step] = digest
         key = (effect.rule, effect.step, model, frozenset(votes))
         assert self._results.setdefault(key, digest) == digest, "equal votes, different results"
 
@@ -124,16 +128,17 @@ class Promises:
         """A correct worker tries a model.
 
         Raises:
-            AssertionError: If no server told it that model, and no median is it.
+            AssertionError: If no server told it that model, and no median is it; if it compares
+                with another step than its own last one.
         """
         self._check_momentum(identity, effect)
-        digest = digest_of(effect.vector)
-        told = any(
-            kind is Model and step == effect.step and digest in digests
-            for (_, kind, step), digests in self._told[identity].items()
-        )
-        median = self._medians.get(identity, {}).get(effect.step)
-        assert told or digest == median, f"nobody has the model of step {effect.step}"
+        self._check_place(identity, effect.step, digest_of(effect.vector))
+        life, step = self._lives[identity], effect.step
+        assert digest_of(effect.base) == life.base, f"tries step {step} from another model"
+        self._check_rate(effect.learning_rate, step - 1)
+        if effect.reference is not None:
+            ahead = digest_of(effect.reference) == life.ahead.get(step)
+            assert ahead, f"step {step} is compared with another gradient"
 
     def drawn(self, identity: str, gradient: Vector) -> None:
         """A correct worker's task gives it a gradient, which momentum is not part of yet."""
@@ -143,24 +148,34 @@ class Promises:
         """A correct worker computes a gradient, and may send it if momentum is part of it.
 
         Raises:
-            AssertionError: If the moving average does not continue what it sent last, or is wrong.
+            AssertionError: If the gradient is taken elsewhere than at the model of its step; if the
+                moving average does not continue what it sent last, or is wrong.
         """
-        beta = self._cluster.worker_momentum
-        if effect.beta != beta:
-            assert effect.beta == 0, f"momentum of {effect.beta}, not {beta}"
-            return  # What the filters compare with is never sent.
-        if beta:
-            self._check_momentum(identity, effect)
-        life = self._lives[identity]
-        assert life.drawn is not None
-        expected = life.drawn.astype(np.float64)
-        if effect.momentum is not None:
-            expected = (1 - beta) * expected + beta * effect.momentum.astype(np.float64)
+        beta, step = self._cluster.worker_momentum, effect.step
+        life, place = self._lives[identity], digest_of(effect.vector)
+        ahead = self._looks_ahead(life, effect)
+        if ahead:
+            assert place == life.base, f"looks ahead to step {step} from another model"
         else:
-            expected = (1 - beta) * expected
-        right = np.allclose(vector, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max()))
-        assert right, f"the moving average of step {effect.step} is another vector"
-        life.computed[effect.step] = digest_of(vector)
+            assert effect.beta == beta, f"momentum of {effect.beta}, not {beta}"
+            self._check_place(identity, step, place)
+            if beta:
+                self._check_momentum(identity, effect)
+        assert life.drawn is not None
+        right = _is_average(vector, life.drawn, effect)
+        assert right, f"the moving average of step {step} is another vector"
+        if ahead:
+            life.ahead[step] = digest_of(vector)  # What the filters compare with is never sent.
+        else:
+            life.computed[step] = digest_of(vector), place
+
+    def saved(self, identity: str, effect: SaveCheckpoint) -> None:
+        """A correct server puts a model on disk, to start from it again.
+
+        Raises:
+            AssertionError: If it is not what the server came to at that step.
+        """
+        self._check_own(identity, Model, effect.step, digest_of(effect.vector))
 
     def holds(self, identity: str, vectors: int) -> None:
         """A correct node holds vectors in its memory.
@@ -182,11 +197,13 @@ class Promises:
         """What a node says fits what it said before in its life."""
         life, step = self._lives[identity], message.step
         if isinstance(message, Gradient):
-            resent = digest in life.sent.get(step, ())
-            assert resent or digest == life.computed.get(step), f"gradient {step} is not its own"
-            if not resent:
+            computed, place = life.computed.get(step, (b"", b""))
+            if digest == computed:
+                del life.computed[step]
                 life.sent.setdefault(step, []).append(digest)
-                life.last = digest
+                life.last, life.base = digest, place
+            else:
+                assert digest in life.sent.get(step, ()), f"gradient {step} is not its own"
             return
         first = life.said.setdefault((type(message), step), digest)
         assert digest == first, f"equivocates about the model of step {step}"
@@ -195,6 +212,56 @@ class Promises:
             life.step = step
         else:
             assert self._is_gather(step), f"a vote at step {step}, where nobody gathers"
+        self._check_own(identity, type(message), step, digest)
+
+    def _comes_to(self, identity: str, step: int, digest: bytes) -> None:
+        """A server has the model of a step, which is its vote if that is a gather step."""
+        self._own[identity][Model, step] = self._own[identity][GatherModel, step] = digest
+
+    def _check_own(self, identity: str, kind: type[Message], step: int, digest: bytes) -> None:
+        """What a server says or saves is what it came to, nothing older and nothing else."""
+        what = "vote" if kind is GatherModel else "model"
+        assert digest == self._own[identity].get((kind, step)), f"{what} {step} is not its own"
+
+    def _check_update(self, effect: Aggregate) -> None:
+        """An update is made by rule, f_w and eta_t of the cluster file."""
+        file, f = self._cluster, effect.f
+        same = (effect.rule, effect.pre_steps) == (file.rule, file.pre_steps)
+        assert same, f"an update by {effect.rule}, not {file.rule}"
+        self._check_rate(effect.learning_rate, effect.step)
+        # Fewer lies only where the rule takes no more with so few votes.
+        bound = compose(file.pre_steps, file.rule).check(len(effect.vectors), f + 1)
+        right = f == file.f_workers or (f < file.f_workers and bound)
+        assert right, f"{f} lies expected, not {file.f_workers}"
+
+    def _check_rate(self, found: float, step: int) -> None:
+        """A learning rate is eta_t, which is eta / (1 + t / tau)."""
+        eta, tau = self._cluster.learning_rate, self._cluster.learning_rate_decay_steps
+        right = eta / (1 + step / tau) if tau else eta
+        assert isclose(found, right), f"a learning rate of {found:g} at step {step}, not {right:g}"
+
+    def _check_place(self, identity: str, step: int, place: bytes) -> None:
+        """A worker takes the gradient of a step at its median of that step.
+
+        In the synchronous variant also at a model that a server told it, but in no gather step.
+        """
+        right = place == self._own[identity].get((Model, step))
+        if self._cluster.variant is Variant.SYNCHRONOUS and not self._is_gather(step):
+            right = right or any(
+                place in self._told[identity].get((server, Model, step), ())
+                for server in self._servers
+            )
+        assert right, f"no model of step {step} is where it takes its gradient"
+
+    def _looks_ahead(self, life: "Life", effect: ComputeGradient | TryModel) -> bool:
+        """Whether a gradient is one that the filters of the synchronous variant compare with."""
+        return (
+            self._cluster.variant is Variant.SYNCHRONOUS
+            and isinstance(effect, ComputeGradient)
+            and effect.beta == 0
+            and effect.momentum is None
+            and life.last is not None
+        )
 
     def _check_momentum(self, identity: str, effect: ComputeGradient | TryModel) -> None:
         """Momentum is what the worker sent last, bit for bit."""
@@ -257,7 +324,7 @@ class Promises:
             ), f"{voter} did not say that"
 
     def _check_range(self, effect: Aggregate, result: Vector) -> None:
-        """The result lies within the correct votes' range in every coordinate."""
+        """A median of models lies within the correct votes' range in every coordinate."""
         correct = [
             vector
             for voter, vector in zip(effect.identities, effect.vectors, strict=True)
@@ -265,6 +332,7 @@ class Promises:
         ]
         assert bool((np.min(correct, axis=0) <= result).all()), "below every correct model"
         assert bool((result <= np.max(correct, axis=0)).all()), "above every correct model"
+        assert effect.rule == MODEL_RULE, f"models by {effect.rule}"
 
 
 @dataclass(slots=True)
@@ -277,12 +345,29 @@ class Life:
     """The models that a server sent."""
     drawn: Vector | None = None
     """The gradient that its task gave a worker last."""
-    computed: dict[int, bytes] = field(default_factory=dict)
-    """What a worker may send at each step, momentum included."""
+    computed: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    """What a worker may send at each step, momentum included, and the model it was taken at."""
+    ahead: dict[int, bytes] = field(default_factory=dict)
+    """The gradients that it compares with."""
     sent: dict[int, list[bytes]] = field(default_factory=dict)
     """What it did send."""
     last: bytes | None = None
     """What it sent last and was no repetition."""
+    base: bytes | None = None
+    """The model that this was taken at."""
+
+
+def _is_average(vector: Vector, gradient: Vector, effect: ComputeGradient | TryModel) -> bool:
+    """Whether a vector is beta m + (1 - beta) g, but for what float32 loses.
+
+    That is a part of the two summands, not of their sum: they may cancel.
+    """
+    fresh = (1 - effect.beta) * gradient.astype(np.float64)
+    kept = np.zeros_like(fresh)
+    if effect.momentum is not None:
+        kept = effect.beta * effect.momentum.astype(np.float64)
+    lost = 1e-6 * (np.abs(fresh) + np.abs(kept)) + 1e-30
+    return bool((np.abs(vector - (fresh + kept)) <= lost).all())
 
 
 class NoPromises(Promises):
@@ -310,6 +395,9 @@ class NoPromises(Promises):
         """Nothing."""
 
     def computed(self, identity: str, effect: ComputeGradient | TryModel, vector: Vector) -> None:
+        """Nothing."""
+
+    def saved(self, identity: str, effect: SaveCheckpoint) -> None:
         """Nothing."""
 
     def holds(self, identity: str, vectors: int) -> None:
