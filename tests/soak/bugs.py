@@ -1,4 +1,4 @@
-"""Twelve bugs to plant, one at a time: what tests and simulation are for is to catch each.
+"""Fifteen bugs to plant, one at a time: what tests and simulation are for is to catch each.
 
 ``BYZSGD_PLANT=old-step python -m pytest -p tests.soak.bugs tests/protocol`` runs tests with one of
 them planted.
@@ -12,8 +12,10 @@ from importlib import import_module
 from typing import Any
 from unittest import mock
 
+import numpy as np
+
 from byzsgd.messages import Reason
-from byzsgd.protocol import ParameterServer, Worker, window
+from byzsgd.protocol import ParameterServer, Worker, server, window
 from byzsgd.protocol.catchup import CatchUp
 from byzsgd.protocol.effects import ComputeGradient
 from byzsgd.protocol.quorum import Quorum
@@ -163,6 +165,34 @@ def momentum_reset() -> AbstractContextManager[Any]:
     return mock.patch.object(Worker, "_result", forgetful)
 
 
+def update_thrown_away() -> AbstractContextManager[Any]:
+    """A server updates its model, and goes on with the old one."""
+    updated = ParameterServer._updated
+
+    def forgetful(self: ParameterServer, event: Any, now: float) -> None:
+        updated(self, replace(event, vector=self.vector), now)
+
+    return mock.patch.object(ParameterServer, "_updated", forgetful)
+
+
+def wrong_learning_rate() -> AbstractContextManager[Any]:
+    """A server's steps have no length."""
+    return mock.patch.object(server, "learning_rate", return_value=0.0)
+
+
+def gradient_elsewhere() -> AbstractContextManager[Any]:
+    """A worker takes its gradient at zero instead of at the median."""
+    result = Worker._result
+
+    def lost(self: Any, event: Any, now: float) -> None:
+        result(self, event, now)
+        if self._effects and isinstance(self._effects[-1], ComputeGradient):
+            zero = np.zeros_like(self._effects[-1].vector)
+            self._effects[-1] = replace(self._effects[-1], vector=zero)
+
+    return mock.patch.object(Worker, "_result", lost)
+
+
 BUGS: dict[str, Plant] = {
     "quorum-off-by-one": quorum_off_by_one,
     "vote-counted-twice": vote_counted_twice,
@@ -176,6 +206,9 @@ BUGS: dict[str, Plant] = {
     "unbounded-window": unbounded_window,
     "gather-off-by-one": gather_off_by_one,
     "momentum-reset": momentum_reset,
+    "update-thrown-away": update_thrown_away,
+    "wrong-learning-rate": wrong_learning_rate,
+    "gradient-elsewhere": gradient_elsewhere,
 }
 """Every bug by its name."""
 

@@ -1,4 +1,4 @@
-"""Each of twelve bugs, planted by itself, is caught by a story that ends well without it."""
+"""Each of fifteen bugs, planted by itself, is caught by a story that ends well without it."""
 
 import pytest
 from tests.soak.bugs import BUGS, planted
@@ -17,6 +17,9 @@ CAUGHT: dict[str, tuple[int, str]] = {
     "unbounded-window": (34, "vectors, not 54 at most"),
     "gather-off-by-one": (2, "a vote at step 4, where nobody gathers"),
     "momentum-reset": (6, "momentum of step 3 is not what was sent last"),
+    "update-thrown-away": (0, "model 1 is not its own"),
+    "wrong-learning-rate": (0, "a learning rate of 0 at step 0, not 0.5"),
+    "gradient-elsewhere": (0, "no model of step 0 is where it takes its gradient"),
 }
 """A seed that catches each bug, found by ``make soak BUGS=1``, and the promise that is broken."""
 
