@@ -17,12 +17,12 @@ def v(value: float) -> Vector:
 @pytest.fixture
 def catch_up() -> CatchUp:
     """What s1 of five servers, one of them Byzantine, knows: q_ps - 1 = 3 models are needed."""
-    return CatchUp(1, needed=3)
+    return CatchUp(5, 1, needed=3)
 
 
 def test_nothing_is_known_at_first(catch_up: CatchUp) -> None:
     """Without a word from anybody there is no step to go on at."""
-    assert catch_up.rumour() == catch_up.target() == -1
+    assert catch_up.rumour() == catch_up.target() == catch_up.gathered() == -1
     assert catch_up.votes() == {}
 
 
@@ -108,11 +108,57 @@ def test_the_newest_models_are_adopted(catch_up: CatchUp) -> None:
 @pytest.mark.parametrize("f_servers", [0, 1, 2, 3])
 def test_without_liars_the_newest_step_counts(f_servers: int) -> None:
     """With f_ps = 0 the largest step is taken, with every liar more the next smaller one."""
-    catch_up = CatchUp(f_servers, needed=4)
+    catch_up = CatchUp(5, f_servers, needed=4)
     for peer, step in {"s2": 10, "s3": 20, "s4": 30, "s5": 40}.items():
         catch_up.model(peer, step, v(step))
 
     assert catch_up.target() == 40 - 10 * f_servers
+
+
+def test_who_went_back_is_no_witness_of_where_it_was(catch_up: CatchUp) -> None:
+    """Its last model is of a life that it has given up."""
+    for peer in ("s2", "s3", "s4"):
+        catch_up.model(peer, 9, v(0))
+    catch_up.stands("s2", 5)
+    assert catch_up.target() == 9
+
+    catch_up.stands("s3", 5)
+    assert catch_up.target() == 5
+
+
+def test_who_doubts_follows_more() -> None:
+    """Of 8 servers 2 lie, and one correct server more is not believed: the 4th largest step."""
+    doubtful = CatchUp(8, 2, needed=4)
+    for peer, step in {"s2": 9, "s3": 8, "s4": 7, "s5": 6}.items():
+        doubtful.model(peer, step, v(0))
+
+    assert doubtful.target() == 7
+    assert doubtful.target(doubts=True) == 6
+
+
+def test_liars_do_not_hide_where_the_others_are() -> None:
+    """Of 8 servers 2 lie, and say that they are at 9 as s2 is. The others stand at 5."""
+    catch_up = CatchUp(8, 2, needed=5)
+    said = {"s2": 9, "s7": 9, "s8": 9, "s3": 5, "s4": 5, "s5": 5}
+    for peer, step in said.items():
+        catch_up.stands(peer, step)
+        catch_up.model(peer, step, v(0))
+    assert catch_up.gathered() == catch_up.others() == -1
+    assert catch_up.beside(9) == 3, "of 2 f_ps one at least were correct, and not ahead by chance"
+
+    catch_up.stands("s6", 5)
+    assert catch_up.gathered() == 5
+    catch_up.model("s6", 5, v(0))
+    assert catch_up.others() == 5
+
+
+def test_liars_alone_are_no_others() -> None:
+    """An earlier step where f_ps peers are may be where nobody is."""
+    catch_up = CatchUp(8, 2, needed=5)
+    for peer, step in {"s2": 9, "s3": 9, "s4": 9, "s5": 9, "s6": 5, "s7": 5, "s8": 5}.items():
+        catch_up.model(peer, step, v(0))
+
+    assert catch_up.others() == catch_up.gathered() == 9
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -127,7 +173,7 @@ def test_no_lie_leads_beyond_a_correct_peer(
 ) -> None:
     """Whatever f_ps liars say, the step to go on at is no later than some correct peer's."""
     peers = dict(enumerate(correct)) | {7 + n: lie for n, lie in enumerate(lies[:f_servers])}
-    catch_up = CatchUp(f_servers, needed=2 * f_servers + 1)
+    catch_up = CatchUp(11, f_servers, needed=2 * f_servers + 1)
     order = sorted(peers, key=lambda peer: (peer - said_first) % 10)
     for peer in order:
         catch_up.stands(f"s{peer}", peers[peer])

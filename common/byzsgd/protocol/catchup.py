@@ -9,7 +9,14 @@ lost, and a liar beside it could pull the median half of the way back there. (Wh
 that many alone a median is no longer safe.) The peers' models need
 not be of one step: after a restart of the whole cluster from checkpoints no two servers may stand
 at the same step, and asking for one step would then wait for ever.
+
+Going back is the other way round. Where nobody may go forward any more, at most f_ps correct
+servers are ahead of the earliest, so that at least n_ps - 2 f_ps stand at its step: as many say of
+themselves that they are there, whatever liars say to whom, and some of them are correct.
 """
+
+from collections import Counter
+from collections.abc import Iterable
 
 from byzsgd.vectors import Vector
 
@@ -17,8 +24,9 @@ from byzsgd.vectors import Vector
 class CatchUp:
     """Where the peers stand, and the last model heard of each: one vector a peer."""
 
-    def __init__(self, f_servers: int, needed: int) -> None:
+    def __init__(self, n_servers: int, f_servers: int, needed: int) -> None:
         self._f = f_servers
+        self._many = n_servers - 2 * f_servers
         self._needed = needed
         self._steps: dict[str, int] = {}
         self._models: dict[str, tuple[int, Vector]] = {}
@@ -50,33 +58,54 @@ class CatchUp:
 
     def rumour(self) -> int:
         """The newest step that some correct peer has reached, by what they say; -1 if unknown."""
-        return self._reached(list(self._steps.values()))
+        return self._reached(list(self._steps.values()), self._f + 1)
 
-    def target(self) -> int:
-        """The step that the models at hand allow to go on at; -1 while there are too few."""
+    def target(self, *, doubts: bool = False) -> int:
+        """The step that the models at hand allow to go on at; -1 while there are too few.
+
+        Args:
+            doubts: Whether f_ps - 1 correct peers are no witnesses, for all that they say.
+        """
         if len(self._models) < self._needed:
             return -1
-        return self._reached([step for step, _ in self._models.values()])
+        # Who says now that it is at an earlier step has gone back there.
+        steps = [min(step, self._steps[peer]) for peer, (step, _) in self._models.items()]
+        return self._reached(steps, max(self._f + 1, 2 * self._f) if doubts else self._f + 1)
 
     def forget_where(self) -> None:
         """Take no peer's word for where it is now that it gave before."""
         self._fresh.clear()
 
     def others(self) -> int:
-        """The newest step surely reached by the peers that said since where they are, or -1."""
-        there = [
-            step
-            for peer, (step, _) in self._models.items()
-            if peer in self._fresh and self._steps[peer] == step
-        ]
-        return self._reached(there) if len(there) >= self._needed else -1
+        """The earliest step where n_ps - 2 f_ps peers are, by what they said since, or -1."""
+        there = self._there()
+        return self._earliest(there) if len(there) >= self._needed else -1
+
+    def gathered(self) -> int:
+        """The earliest step where n_ps - 2 f_ps peers are, by what they ever said last, or -1."""
+        return self._earliest(self._steps.values())
+
+    def beside(self, step: int) -> int:
+        """How many peers said since that they are at a step or beyond."""
+        return sum(there >= step for there in self._there())
 
     def votes(self) -> dict[str, Vector]:
         """The models to take M of: those of the ``needed`` newest."""
         newest = sorted(self._models, key=lambda peer: (-self._models[peer][0], peer))
         return {peer: self._models[peer][1] for peer in newest[: self._needed]}
 
-    def _reached(self, steps: list[int]) -> int:
+    def _there(self) -> list[int]:
+        return [
+            step
+            for peer, (step, _) in self._models.items()
+            if peer in self._fresh and self._steps[peer] == step
+        ]
+
+    def _earliest(self, steps: Iterable[int]) -> int:
+        counts = Counter(steps).items()
+        return min((step for step, count in counts if count >= self._many), default=-1)
+
+    def _reached(self, steps: list[int], witnesses: int) -> int:
         # At most f_ps of the steps are lies, so the (f_ps + 1)-th largest is no larger than a
         # correct peer's.
-        return sorted(steps, reverse=True)[self._f] if len(steps) > self._f else -1
+        return sorted(steps, reverse=True)[witnesses - 1] if len(steps) >= witnesses else -1

@@ -23,7 +23,7 @@ from byzsgd.messages import GatherModel, Gradient, Hello, Message, Model, Pull, 
 from byzsgd.protocol.catchup import CatchUp
 from byzsgd.protocol.effects import MODEL_RULE, Aggregate, Effect, NewLife, Publish, SaveCheckpoint
 from byzsgd.protocol.events import Aggregated, Report, Result
-from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
+from byzsgd.protocol.node import PULL_AFTER, PULL_BACKOFF_MAX, Node, Waiting
 from byzsgd.protocol.progress import Drift
 from byzsgd.protocol.schedule import Gathers, learning_rate
 from byzsgd.protocol.window import WINDOW_STEPS, Window
@@ -33,6 +33,9 @@ GO_BACK_AFTER = 5
 """Times ``pull_after`` that all others must have been seen to wait at an earlier step before a
 server goes back there: whoever is merely slow has got what it lacks by then."""
 
+BACK_FOR = 2 * PULL_BACKOFF_MAX
+"""Times ``pull_after`` that a server that went back is slow to believe that others are ahead: by
+then whoever else has to go back has looked around once more, by a clock of about any rate."""
 
 LONG_WAIT_PULLS = 3
 """Pulls in vain, after 1, 2 and 4 times ``pull_after``, that make a wait a long one."""
@@ -92,12 +95,15 @@ class ParameterServer(Node):
         self._checkpoint_period = checkpoint_period
         self._gradients = Window(cluster.workers, WINDOW_STEPS)
         self._models = Window(cluster.servers, WINDOW_STEPS)
-        self._catch_up = CatchUp(cluster.f_servers, needed=cluster.server_quorum - 1)
+        self._catch_up = CatchUp(
+            cluster.n_servers, cluster.f_servers, needed=cluster.server_quorum - 1
+        )
         self._vote: GatherModel | None = None
         self._orders: dict[str, int] = {}
         self._answered: dict[str, float] = {}
         self._asked_for_models = -inf
         self._ahead_since = inf
+        self._went_back = -inf
 
     def start(self, now: float) -> list[Effect]:
         """Scatter the first model."""
@@ -354,16 +360,22 @@ class ParameterServer(Node):
         too few for the others to follow, and too many to be missing where the others are. They
         must have said twice that they are there, and the second time when asked long after.
         """
-        others = self._catch_up.others()
-        if others < 0:
+        if self._catch_up.beside(self.model_step) >= 2 * self.cluster.f_servers:
+            # More than liars and the f_ps - 1 others that may have the newest checkpoint.
+            self._ahead_since = inf
+        if not self._ahead(self._catch_up.others()):
             return False
-        self._ahead_since = min(self._ahead_since, now) if self._ahead(others) else inf
+        self._ahead_since = min(self._ahead_since, now)
         return self._asked_for_models - self._ahead_since >= GO_BACK_AFTER * self.pull_after
 
     def _keep_up(self, now: float) -> None:
         rumour = self._catch_up.rumour()
-        if self._behind(self._catch_up.target()):
-            self._adopt(self._catch_up.target())
+        # Who has just gone back knows better than the f_ps - 1 others that were ahead as well:
+        # until they go back, too, liars could call it forward again with their help.
+        doubts = now - self._went_back < BACK_FOR * self.pull_after
+        target = self._catch_up.target(doubts=doubts)
+        if self._behind(target):
+            self._adopt(target)
         elif self._stranded(now):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
@@ -380,7 +392,7 @@ class ParameterServer(Node):
         say: liars who say that they are here can hide that the correct ones are not.
         """
         since = now - self._asked_for_models
-        if self._behind(rumour) or self._ahead(rumour):
+        if self._behind(rumour) or self._ahead(self._catch_up.gathered()):
             return since >= self.pull_after
         waits_long = self._asked >= LONG_WAIT_PULLS and self.deadline < inf
         return waits_long and since >= GO_BACK_AFTER * self.pull_after
@@ -408,6 +420,9 @@ class ParameterServer(Node):
         if event.step < self.model_step:
             # Until now a pull was answered with the later model, which belongs to the life before.
             self._effects.append(NewLife())
+            self._went_back = now
+            # Those who know where it was take it for a witness of that step.
+            self._send(self._others, Hello(event.step, self._digests))
         if event.step in self._gathers:
             # Peers may still wait in this gather for one more vote.
             self._vote = GatherModel(event.step, event.vector)
