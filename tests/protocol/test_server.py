@@ -658,3 +658,61 @@ def test_a_server_may_catch_up_with_the_end(cluster: Make, server: Make) -> None
         "publish Model step=9 value=2",
     ]
     assert s1.node.done
+
+
+def test_models_of_before_a_long_silence_do_not_count(server: Make) -> None:
+    """Beside an old one a lie could be the median: it needs models of all that are needed anew."""
+    s1 = server(step=1000, value=1000)
+    s1.hears(("s2", "s3", "s4"), GatherModel(1000, v(1000)))
+    s1.waits(3600)
+
+    asks = ["send Pull step=0 to s2 s3 s4 s5"]
+    assert s1.receives("s2", GatherModel(4001, v(0))) == asks
+    assert s1.receives("s3", Model(4000, v(4000))) == []
+    assert s1.receives("s4", Model(4000, v(3999)))[-1] == (
+        "coordinate_median step=4000 f=1: s2=0 s3=4000 s4=3999"
+    )
+
+
+# Going back
+
+
+def go_back(s1: Any, step: int) -> list[str]:
+    """Let a server that waits see that three others wait at an earlier step, until it goes there.
+
+    Args:
+        s1: The server, in its first wait.
+        step: Where the others are.
+    """
+    for seconds in (1, 6):
+        s1.waits(seconds)
+        s1.receives("s2", Model(step, v(0)))
+        s1.hears(("s2", "s3", "s4"), Model(step, v(0)))
+    return s1.works()
+
+
+def test_a_server_ahead_of_the_others_goes_back(cluster: Make, server: Make) -> None:
+    """Where they have been seen to wait twice, in a new life, and tells them at once."""
+    s1 = server(cluster(gather_period=2), step=9)
+
+    assert go_back(s1, 7) == [
+        "begin a new life",
+        "send Hello step=7 to s2 s3 s4 s5",
+        "publish Model step=7 value=0",
+    ]
+    assert s1.receives("s2", Pull(8)) == []
+
+
+def test_others_that_came_by_are_waited_for_anew(cluster: Make, server: Make) -> None:
+    """What was seen of them before they caught up says nothing of those that are slow later."""
+    s1 = server(cluster(gather_period=2), step=9)
+    s1.waits(1)
+    s1.receives("s2", Model(7, v(0)))
+    s1.hears(("s2", "s3", "s4"), Model(7, v(0)))
+    s1.waits(6)
+    s1.hears(("s2", "s3", "s4", "s5"), Model(9, v(0)))
+    s1.waits(16)
+    s1.receives("s2", Model(9, v(0)))
+    s1.hears(("s2", "s3", "s4"), Model(7, v(0)))
+
+    assert s1.node.step == 9

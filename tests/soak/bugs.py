@@ -126,9 +126,9 @@ def one_peer_believed() -> AbstractContextManager[Any]:
     """A server that fell behind goes where a single peer says that it is."""
     init = CatchUp.__init__
 
-    def credulous(self: CatchUp, n_servers: int, f_servers: int, needed: int) -> None:
+    def credulous(self: CatchUp, n_servers: int, f_servers: int, *args: Any, **kw: Any) -> None:
         del f_servers
-        init(self, n_servers, 0, needed)
+        init(self, n_servers, 0, *args, **kw)
 
     return mock.patch.object(CatchUp, "__init__", credulous)
 

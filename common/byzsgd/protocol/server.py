@@ -37,6 +37,10 @@ BACK_FOR = 2 * PULL_BACKOFF_MAX
 """Times ``pull_after`` that a server that went back is slow to believe that others are ahead: by
 then whoever else has to go back has looked around once more, by a clock of about any rate."""
 
+RECENT = 5
+"""Times ``pull_after`` for which a peer's model counts in a catch-up. As many models come in a
+gather, which takes less than one; and whoever still lacks some asks for all again."""
+
 LONG_WAIT_PULLS = 3
 """Pulls in vain, after 1, 2 and 4 times ``pull_after``, that make a wait a long one."""
 
@@ -96,7 +100,10 @@ class ParameterServer(Node):
         self._gradients = Window(cluster.workers, WINDOW_STEPS)
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._catch_up = CatchUp(
-            cluster.n_servers, cluster.f_servers, needed=cluster.server_quorum - 1
+            cluster.n_servers,
+            cluster.f_servers,
+            needed=cluster.server_quorum - 1,
+            recent=RECENT * pull_after,
         )
         self._vote: GatherModel | None = None
         self._orders: dict[str, int] = {}
@@ -155,12 +162,12 @@ class ParameterServer(Node):
                 self._heard_of(peer, step, reason, now)
                 self._update_if_ready(now)
             case Role.SERVER, GatherModel(step, vector):
-                self._catch_up.vote(peer, step, vector)
+                self._catch_up.vote(peer, step, vector, now)
                 if reason := self._models.admit(peer, step, vector):
                     self._refuse(peer, message, reason)
                 self._contract_if_ready(now)
             case Role.SERVER, Model(step, vector):
-                self._catch_up.model(peer, step, vector)
+                self._catch_up.model(peer, step, vector, now)
             case _, Pull(step):
                 self._answer(peer, role, step, now)
             case _:
@@ -360,10 +367,10 @@ class ParameterServer(Node):
         too few for the others to follow, and too many to be missing where the others are. They
         must have said twice that they are there, and the second time when asked long after.
         """
-        if self._catch_up.beside(self.model_step) >= 2 * self.cluster.f_servers:
+        if self._catch_up.beside(self.model_step, now) >= 2 * self.cluster.f_servers:
             # More than liars and the f_ps - 1 others that may have the newest checkpoint.
             self._ahead_since = inf
-        if not self._ahead(self._catch_up.others()):
+        if not self._ahead(self._catch_up.others(now)):
             return False
         self._ahead_since = min(self._ahead_since, now)
         return self._asked_for_models - self._ahead_since >= GO_BACK_AFTER * self.pull_after
@@ -373,13 +380,13 @@ class ParameterServer(Node):
         # Who has just gone back knows better than the f_ps - 1 others that were ahead as well:
         # until they go back, too, liars could call it forward again with their help.
         doubts = now - self._went_back < BACK_FOR * self.pull_after
-        target = self._catch_up.target(doubts=doubts)
+        target = self._catch_up.target(now, doubts=doubts)
         if self._behind(target):
-            self._adopt(target)
+            self._adopt(target, now)
         elif self._stranded(now):
             self._vote = None
             self._models = Window(self.cluster.servers, WINDOW_STEPS)
-            self._adopt(self._catch_up.others())
+            self._adopt(self._catch_up.others(now), now)
         elif self._looks_around(rumour, now):
             self._asked_for_models = now
             self._catch_up.forget_where()
@@ -397,9 +404,9 @@ class ParameterServer(Node):
         waits_long = self._asked >= LONG_WAIT_PULLS and self.deadline < inf
         return waits_long and since >= GO_BACK_AFTER * self.pull_after
 
-    def _adopt(self, step: int) -> None:
+    def _adopt(self, step: int, now: float) -> None:
         """Take M of the peers' last models, to go on at another step."""
-        votes = self._catch_up.votes()
+        votes = self._catch_up.votes(now)
         if len(votes) <= 2 * self.cluster.f_servers:
             # Synchronous, with the smallest quorum: a median needs the own model, too.
             votes[self.identity] = self.vector
