@@ -703,6 +703,20 @@ def test_a_server_ahead_of_the_others_goes_back(cluster: Make, server: Make) -> 
     assert s1.receives("s2", Pull(8)) == []
 
 
+def test_gradients_of_the_life_before_do_not_count(cluster: Make, server: Make) -> None:
+    """When the training comes to their steps again, they are of models that nobody has any more."""
+    s1 = server(cluster(gather_period=9), step=20)
+    s1.hears(("w1", "w2"), Gradient(20, v(-77)))
+    go_back(s1, 19)
+    update(s1, 19)
+    assert s1.node.step == 20
+
+    assert s1.hears(("w1", "w2"), Gradient(20, v(-1))) == []
+    assert s1.receives("w3", Gradient(20, v(-1))) == [
+        "mda step=20 f=1: w1=-1 w2=-1 w3=-1; from 1 at rate 1"
+    ]
+
+
 def test_others_that_came_by_are_waited_for_anew(cluster: Make, server: Make) -> None:
     """What was seen of them before they caught up says nothing of those that are slow later."""
     s1 = server(cluster(gather_period=2), step=9)

@@ -413,6 +413,25 @@ def test_gradients_of_before_the_servers_went_back(cluster: Make, worker: Make) 
     assert sorted(w1.node._kept) == [50, 51, 52]
 
 
+def test_models_of_before_the_servers_went_back(cluster: Make, worker: Make) -> None:
+    """They are no votes when the servers come to their steps again."""
+    w1 = worker(cluster(variant="synchronous"))
+    for step in (4, 5):
+        w1.hears(FOUR, Model(step, v(0)))
+        w1.works()
+        w1.works(1)
+    w1.hears(("s1", "s2"), Model(6, v(900)))
+    w1.waits(7.0)
+    for step in (4, 5):
+        w1.hears(FOUR, Model(step, v(0)))
+        while w1.work:
+            w1.works(1)
+
+    assert w1.hears(FOUR, Model(6, v(1)))[-1] == (
+        "coordinate_median step=6 f=1: s1=1 s2=1 s3=1 s4=1"
+    )
+
+
 def test_a_gradient_is_sent_again(primed: Any) -> None:
     """To a server that asks for one since the last gather: it may be a whole period behind."""
     assert primed.receives("s2", Pull(1)) == ["send Gradient step=1 value=2 to s2"]

@@ -126,11 +126,24 @@ def test_a_window_that_is_opened_again_takes_votes_of_any_step(window: Window) -
     window.validate()
 
 
+def test_a_window_that_is_cleared_is_as_new(window: Window) -> None:
+    """No vote counts any more, and any may."""
+    window.advance(7)
+    window.admit("w1", 8, v(1))
+
+    window.clear()
+
+    assert window.held == 0
+    assert window.admit("w1", 8, v(2)) is None
+    assert window.admit("w2", 0, v()) is None
+
+
 STEPS = st.integers(0, 6) | st.sampled_from([10**6, STEP_MAX])
 MOVES = st.one_of(
     st.tuples(st.just("admit"), st.sampled_from(PEERS), STEPS, st.integers(0, 1)),
     st.tuples(st.just("advance"), STEPS),
     st.just(("reopen",)),
+    st.just(("clear",)),
 )
 
 
@@ -143,6 +156,7 @@ def test_no_sequence_of_events_exceeds_length_times_identities(moves: list[tuple
         "admit": lambda peer, step, value: window.admit(peer, step, v(value)),
         "advance": window.advance,
         "reopen": window.reopen,
+        "clear": window.clear,
     }
     for name, *arguments in moves:
         actions[name](*arguments)

@@ -246,6 +246,19 @@ def test_after_two_pulls_in_vain_models_of_any_step_are_taken(plain: Any) -> Non
     assert plain.node.progress.skipped == 0
 
 
+def test_models_of_the_life_before_do_not_count(plain: Any) -> None:
+    """What servers said of later steps before they went back is no vote when they come there."""
+    work(plain, 40, gradient=5)
+    plain.hears(("s1", "s2"), Model(41, v(900)))
+    plain.waits(7.0)
+    work(plain, 39, gradient=6)
+    work(plain, 40, gradient=6)
+
+    assert plain.hears(FOUR, Model(41, v(1))) == [
+        "coordinate_median step=41 f=1: s1=1 s2=1 s3=1 s4=1"
+    ]
+
+
 def test_after_two_pulls_in_vain_every_server_is_asked(w1: Any) -> None:
     """Also those whose models are here: they may have gone on since, or gone back."""
     w1.hears(("s2", "s4"), Model(0, v(1)))

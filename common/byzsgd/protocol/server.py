@@ -384,8 +384,6 @@ class ParameterServer(Node):
         if self._behind(target):
             self._adopt(target, now)
         elif self._stranded(now):
-            self._vote = None
-            self._models = Window(self.cluster.servers, WINDOW_STEPS)
             self._adopt(self._catch_up.others(now), now)
         elif self._looks_around(rumour, now):
             self._asked_for_models = now
@@ -428,6 +426,10 @@ class ParameterServer(Node):
             # Until now a pull was answered with the later model, which belongs to the life before.
             self._effects.append(NewLife())
             self._went_back = now
+            self._vote = None
+            # Nor do the votes of that life count, should the training come to their steps again.
+            self._gradients.clear()
+            self._models.clear()
             # Those who know where it was take it for a witness of that step.
             self._send(self._others, Hello(event.step, self._digests))
         if event.step in self._gathers:

@@ -393,6 +393,9 @@ class SynchronousWorker(Node):
             self._work(now)
             self.progress.skipped += max(step - self._sent.step - 1, 0) if self._sent else 0
             self.step = step
+            if self._sent and step < self._sent.step:
+                # The servers went back: what they said of later steps is of their life before.
+                self._models.clear()
             self._models.advance(step + 1)
             f_servers = self.cluster.f_servers
             self._effects.append(Aggregate(step, MODEL_RULE, identities, vectors, f_servers))

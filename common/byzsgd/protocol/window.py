@@ -95,6 +95,13 @@ class Window:
         """Let votes for any step in again; those that are here stay."""
         self.floor = 0
 
+    def clear(self) -> None:
+        """Forget all votes, and let votes for any step in."""
+        self.reopen()
+        self._steps.clear()
+        for held in self._held.values():
+            held.clear()
+
     def validate(self) -> None:
         """Assert that no identity holds more than its room, nor anything before the floor."""
         for identity, held in self._held.items():

@@ -115,6 +115,9 @@ class Worker(Node):
         self._work(now)
         self.progress.skipped += max(step - self._next(), 0) if self._sent else 0
         self.step = step
+        if self._sent and step < self._sent.step:
+            # The servers went back: what they said of later steps is of their life before.
+            self._models.clear()
         self._models.advance(step + 1)
         self._effects.append(
             Aggregate(step, MODEL_RULE, identities, vectors, self.cluster.f_servers)
