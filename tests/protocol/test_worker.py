@@ -330,6 +330,16 @@ def test_a_worker_that_is_done_takes_up_work_again(cluster: Make, worker: Make) 
     assert not w1.node.done
 
 
+def test_who_is_done_never_turns_deaf(cluster: Make, worker: Make) -> None:
+    """The servers restarted one step before the end, and then still earlier."""
+    w1 = worker(cluster(steps=3, worker_momentum=0))
+    work(w1, 2, gradient=5)
+    w1.hears(FOUR, Model(3, v(1)))
+    assert w1.hears(FOUR, Model(2, v(0))) == ["send Gradient step=2 value=5 to s1 s2 s3 s4 s5"]
+
+    assert w1.hears(FOUR, Model(1, v(7))) == ["coordinate_median step=1 f=1: s1=7 s2=7 s3=7 s4=7"]
+
+
 def test_one_server_cannot_end_the_training(cluster: Make, worker: Make) -> None:
     """f_ps servers that say the last step is reached are not believed."""
     w1 = worker(cluster(steps=3))

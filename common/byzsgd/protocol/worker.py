@@ -104,6 +104,8 @@ class Worker(Node):
         if self._sent and step == self._sent.step:
             # The servers are still there, so the gradient was lost on its way to some.
             self._models.advance(step + 1)
+            if self.done:
+                self._models.reopen()
             self._send(self.cluster.servers, self._sent)
             return
         if 0 < self.cluster.steps <= step:
