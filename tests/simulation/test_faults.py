@@ -21,7 +21,7 @@ from byzsgd.protocol import (
     synchronous,
 )
 from byzsgd.simulation import Faults, Simulation
-from byzsgd.simulation.hostile import Braggart, Flood, Impostor, TwoFaced
+from byzsgd.simulation.hostile import Braggart, Flatterer, Flood, Impostor, TwoFaced
 
 SHAPES = [(4, 1, 5, 1), (7, 2, 5, 1), (10, 3, 8, 2), (7, 0, 1, 0)]
 
@@ -272,6 +272,39 @@ def test_the_last_step_ahead_of_all_others(simulate: Callable[..., Simulation]) 
     simulation.run(seconds=200)
 
     assert _reached(simulation, 20) == 4
+
+
+@pytest.mark.parametrize(
+    ("variant", "shape"),
+    [
+        ("asynchronous", (4, 0, 8, 2)),
+        ("synchronous", (4, 0, 8, 2)),
+        ("synchronous", (4, 0, 7, 2)),
+    ],
+    ids=str,
+)
+def test_liars_keep_nobody_ahead(
+    variant: str, shape: tuple[int, int, int, int], simulate: Callable[..., Simulation]
+) -> None:
+    """Two of 8 or 7 servers have saved a newer model; two lie, to them alone, that they have too.
+
+    The smallest synchronous quorum, 5 of 7, is among them: 2 f_ps others may be all that answer.
+    """
+    simulation = simulate(
+        shape,
+        seed=1,
+        steps=20,
+        coalition=Flatterer,
+        servers_say="random",
+        checkpoint_period=5,
+        gather_period=2,
+        variant=variant,
+    )
+    simulation.run_until(lambda: _reached(simulation, 8) == shape[2] - 2, seconds=60)
+    simulation.power_cut(1.0, saved=("s6", "s7"))
+    simulation.run(seconds=30)
+
+    assert all(server.step == 20 for server in simulation.servers.values())
 
 
 @pytest.mark.parametrize("gather_period", [1, 5, 25])

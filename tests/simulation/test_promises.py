@@ -172,11 +172,11 @@ def test_a_server_votes_for_its_update(promises: Promises) -> None:
 
 def test_a_server_that_caught_up(promises: Promises) -> None:
     """It votes for and scatters what it adopted."""
+    promises.new_life("s1", 4)
     promises.aggregated("s1", effect(**{**CATCH_UP, "step": 5}), np.float32([1.5]))
 
-    says(promises, "s1", Model(5, np.float32([1.5])))
-    promises.new_life("s1")
     says(promises, "s1", GatherModel(5, np.float32([1.5])))
+    says(promises, "s1", Model(5, np.float32([1.5])))
 
 
 def test_the_learning_rate_decays(cluster: Callable[..., Cluster]) -> None:
@@ -197,8 +197,26 @@ def test_no_earlier_step_within_a_life(promises: Promises) -> None:
     with pytest.raises(AssertionError, match="the model of step 3 after that of 4"):
         says(promises, "s1", Model(3, V["s2"]))
 
-    promises.new_life("s1")
+    promises.new_life("s1", 3)
     says(promises, "s1", Model(3, V["s2"]))
+
+
+@pytest.mark.parametrize("step", [5, 6])
+def test_a_new_life_begins_at_an_earlier_step(promises: Promises, step: int) -> None:
+    """Who goes on, or stays where it is, has no reason for one."""
+    with pytest.raises(AssertionError, match=f"a new life at step {step}, not before that of 5"):
+        promises.new_life("s1", step)
+
+
+def test_gradients_of_the_life_before(promises: Promises) -> None:
+    """They count no more, but where they were sent again."""
+    promises.new_life("s1", 4)
+    with pytest.raises(AssertionError, match="w1 did not say that"):
+        promises.aggregated("s1", effect(**UPDATE), np.float32([1.5]))
+
+    for who, vector in G.items():
+        hears(promises, "s1", who, Gradient(4, vector))
+    promises.aggregated("s1", effect(**UPDATE), np.float32([1.5]))
 
 
 def test_no_two_models_of_a_step(promises: Promises) -> None:

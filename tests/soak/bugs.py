@@ -5,7 +5,7 @@ them planted.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -193,6 +193,30 @@ def gradient_elsewhere() -> AbstractContextManager[Any]:
     return mock.patch.object(Worker, "_result", lost)
 
 
+def liars_beside() -> AbstractContextManager[Any]:
+    """Where others wait is the (f_ps + 1)-th largest of their steps, which liars can be beside."""
+
+    def earliest(self: CatchUp, steps: Iterable[int]) -> int:
+        return self._reached(list(steps), self._f + 1)
+
+    return mock.patch.object(CatchUp, "_earliest", earliest)
+
+
+def old_models() -> AbstractContextManager[Any]:
+    """A catch-up takes models of any age."""
+
+    def recently(self: CatchUp, now: float) -> list[str]:
+        del now
+        return list(self._came)
+
+    return mock.patch.object(CatchUp, "_recently", recently)
+
+
+def votes_of_old() -> AbstractContextManager[Any]:
+    """Who goes back forgets no vote of the life before."""
+    return mock.patch.object(Window, "clear")
+
+
 BUGS: dict[str, Plant] = {
     "quorum-off-by-one": quorum_off_by_one,
     "vote-counted-twice": vote_counted_twice,
@@ -209,6 +233,9 @@ BUGS: dict[str, Plant] = {
     "update-thrown-away": update_thrown_away,
     "wrong-learning-rate": wrong_learning_rate,
     "gradient-elsewhere": gradient_elsewhere,
+    "liars-beside": liars_beside,
+    "old-models": old_models,
+    "votes-of-old": votes_of_old,
 }
 """Every bug by its name."""
 

@@ -21,7 +21,7 @@ from byzsgd.simulation.cluster import BrokenPromiseError, without_keys
 from byzsgd.simulation.hostile import HABITS, Flood
 from byzsgd.tasks.quadratic import Quadratic
 
-CALM_AFTER = 8.0
+CALM_AFTER = 13.0
 """Virtual seconds after which nothing breaks any more."""
 
 PATIENCE = 300.0
@@ -36,7 +36,7 @@ class Mishap:
     """Something that breaks at a time."""
 
     kind: str
-    """``crash``, ``power``, ``cut``, ``split`` or ``slow``."""
+    """``crash``, ``power``, ``uneven``, ``cut``, ``split`` or ``slow``."""
     at: float
     seconds: float
     """How long it lasts."""
@@ -47,7 +47,11 @@ class Mishap:
     """How many times as slow."""
 
     def happen(self, simulation: Simulation) -> None:
-        """Let it happen now."""
+        """Let it happen now; but ``uneven`` once it makes a difference, or at 4 s."""
+
+        def again() -> None:
+            self.happen(simulation)
+
         correct = [identity for identity in self.who if identity in simulation.nodes]
         match self.kind:
             case "crash":
@@ -55,6 +59,12 @@ class Mishap:
                     simulation.crash(identity, self.seconds, disk=not self.bad)
             case "power":
                 simulation.power_cut(self.seconds, disk=not self.bad)
+            case "uneven":
+                saved = [simulation.servers[identity] for identity in correct]
+                if any(server.model_step < 2 for server in saved) and simulation.timeline.now < 4:
+                    simulation.timeline.at(simulation.timeline.now + 0.01, again)
+                else:
+                    simulation.power_cut(self.seconds, saved=self.who)
             case "cut":
                 simulation.cut(self.seconds)
             case "split":
@@ -169,7 +179,11 @@ def story_of(seed: int) -> Story:
     if f_servers == 0 and rng.random() < 0.3:
         servers = 1
     timing = str(one(*Timing))
+    habit = "plain" if timing == "flood" else str(one("plain", *HABITS))
     nodes = [f"s{n}" for n in range(1, servers + 1)] + [f"w{n}" for n in range(1, workers + 1)]
+    mishaps = tuple(_some_mishap(rng, nodes, f_servers) for _ in range(int(one(0, 0, 1, 2, 3))))
+    if any(mishap.kind == "uneven" for mishap in mishaps) and rng.random() < 0.7:
+        habit = "flatterer"
     return Story(
         seed=seed,
         variant="synchronous" if synchronous else "asynchronous",
@@ -188,24 +202,33 @@ def story_of(seed: int) -> Story:
         workers_say=one(*names(Role.WORKER), None) if f_workers else None,
         servers_say=one(*names(Role.SERVER), None) if f_servers else None,
         timing=timing,
-        habit="plain" if timing == "flood" else str(one("plain", *HABITS)),
+        habit=habit,
         liars_first=bool(one(True, True, False)),
         loss=float(one(0, 0, 0.02, 0.15)),
         duplication=float(one(0, 0, 0.2)),
         straggle=float(one(0, 0.02, 0.1)),
         queue=int(one(0, 1, 2, 4)),
         clocks=bool(one(True, False)),
-        mishaps=tuple(_some_mishap(rng, nodes) for _ in range(int(one(0, 0, 1, 2, 3)))),
+        mishaps=mishaps,
     )
 
 
-def _some_mishap(rng: np.random.Generator, nodes: list[str]) -> Mishap:
-    kind = str(rng.choice(["crash", "crash", "power", "cut", "split", "split", "slow"]))
-    count = 1 + int(rng.integers(len(nodes) // 2)) if kind == "split" else 1
+def _some_mishap(rng: np.random.Generator, nodes: list[str], f_servers: int) -> Mishap:
+    kinds = ["crash", "crash", "power", "cut", "split", "split", "slow", "long split"]
+    kind = str(rng.choice([*kinds, "uneven", "uneven", "uneven"] if f_servers else kinds))
+    count, longest = 1, 4.0
+    if kind == "uneven":
+        # Too few for the others to follow. Those that lie are the first.
+        count = int(rng.choice([1, f_servers, f_servers]))
+        nodes = [node for node in nodes if node.startswith("s")][f_servers:]
+    elif kind == "long split":
+        kind, longest = "split", 8.0
+    elif kind == "split":
+        count = 1 + int(rng.integers(len(nodes) // 2))
     return Mishap(
         kind,
         at=round(float(min(rng.exponential(0.2), 3.0)), 3),
-        seconds=round(float(min(rng.exponential(0.8), 4.0)), 3),
+        seconds=round(float(min(rng.exponential(longest / 5), longest)), 3),
         who=tuple(str(who) for who in sorted(rng.choice(nodes, count, replace=False))),
         bad=bool(rng.random() < 0.4),
         factor=float(rng.choice([5.0, 20.0, 100.0])),

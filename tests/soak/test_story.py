@@ -56,6 +56,7 @@ SURVIVED = {
     "crash without disk": Mishap("crash", 0.05, 0.5, ("s2",), bad=True),
     "power": Mishap("power", 0.05, 0.5),
     "power without disk": Mishap("power", 0.05, 0.5, bad=True),
+    "uneven": Mishap("uneven", 0.05, 0.5, ("s5",)),
     "cut": Mishap("cut", 0.05, 0.5),
     "split": Mishap("split", 0.05, 1.0, ("s2", "s3", "w2")),
     "one-way split": Mishap("split", 0.05, 1.0, ("s2", "s3", "w2"), bad=True),

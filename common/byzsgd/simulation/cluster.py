@@ -41,6 +41,7 @@ from byzsgd.simulation.adversary import Coalition
 from byzsgd.simulation.memory import vectors_held
 from byzsgd.simulation.network import CALM, Clock, Faults, Network, Timeline, Wall, speaker
 from byzsgd.simulation.promises import VECTOR_MESSAGES, NoPromises, Promises, digest_of
+from byzsgd.simulation.recency import Recency
 from byzsgd.simulation.recount import check_result
 from byzsgd.tasks import Share, Task
 from byzsgd.vectors import Vector
@@ -145,6 +146,7 @@ class Simulation:
         self._down: set[str] = set()
         self._alarms: dict[str, tuple[int, float]] = {}
         self._promises = (Promises if checked else NoPromises)(cluster, self._lying)
+        self._recency = Recency()
         self.nodes: dict[str, Node] = {}
         """The correct nodes by identity; one that is down is as it was when it went down."""
         for identity in (*cluster.servers, *cluster.workers):
@@ -208,10 +210,18 @@ class Simulation:
 
         self.timeline.at(self.timeline.now + down, restart)
 
-    def power_cut(self, down: float, *, disk: bool = True) -> None:
-        """Kill all correct nodes at once; they start again after ``down`` seconds."""
-        for identity in self.nodes:
+    def power_cut(self, down: float, *, disk: bool = True, saved: Collection[str] = ()) -> None:
+        """Kill all correct nodes at once; they start again after ``down`` seconds.
+
+        Args:
+            down: Seconds until they start again.
+            disk: Whether their checkpoints are still there.
+            saved: Servers that save their model in the last moment, as who is stopped in time does.
+        """
+        for identity, node in self.nodes.items():
             self.crash(identity, down, disk=disk)
+            if identity in saved and (last := node.checkpoint()):
+                self._checkpoints[identity] = (last.step, last.vector)
 
     def split(self, group: Collection[str], seconds: float, *, one_way: bool = False) -> None:
         """Keep some nodes and all others apart for a while: what they send to each other is lost.
@@ -302,6 +312,8 @@ class Simulation:
             if self._lives[identity] == life and identity not in self._down:
                 if isinstance(event, Received) and digest:
                     self._promises.told(identity, sender, event.message, digest)
+                    if identity in self.nodes:
+                        self._recency.told(identity, sender, digest, self._clock(identity))
                 self._meet(identity, event)
 
         return deliver
@@ -373,6 +385,7 @@ class Simulation:
                     result = self._work(effect)
                     self._promises.aggregated(identity, effect, result.vector)
                     if self._checked:
+                        self._recency.adopts(self.nodes[identity], effect, self._clock(identity))
                         check_result(effect, result)
                     self._later(identity, result, self._faults.work)
                 case ComputeGradient():
@@ -389,7 +402,7 @@ class Simulation:
                     self._promises.saved(identity, effect)
                     self._checkpoints[identity] = (step, vector)
                 case NewLife():
-                    self._promises.new_life(identity)
+                    self._promises.new_life(identity, self.nodes[identity].step)
                 case Refuse(peer, _, reason):
                     self.refused[peer, reason.value] += 1
                 case Stop(sentence):

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from byzsgd.messages import STEP_MAX, Gradient, Hello, Message, Model, Pull
-from byzsgd.protocol import Send
+from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull
+from byzsgd.protocol import Event, Received, Send
 from byzsgd.simulation.adversary import Coalition
 from byzsgd.simulation.promises import VECTOR_MESSAGES
 from byzsgd.simulation.timing import Order
@@ -110,6 +110,45 @@ class Storm(Coalition):
         return orders
 
 
+class Flatterer(Coalition):
+    """Servers that tell the furthest ones that they are with them, and everybody else nothing.
+
+    Those ahead then seem to be too many to go back, and to the others too few to follow.
+    """
+
+    _places: Mapping[str, int] = MappingProxyType({})
+
+    def overhear(self, sender: str, message: Message) -> list[Order]:
+        """What it says, to those who are to hear it."""
+        if sender in self._correct_servers and isinstance(message, Hello | Model | GatherModel):
+            self._places = {**self._places, sender: message.step}
+        return super().overhear(sender, message)
+
+    def _timed(self, orders: list[Order]) -> list[Order]:
+        return [
+            (liar, Send((peer,), effect.message))
+            for liar, effect in _sends(super()._timed(orders))
+            for peer in effect.peers
+            if liar in self._workers or isinstance(effect.message, Pull) or self._is_furthest(peer)
+        ]
+
+    def _is_furthest(self, peer: str) -> bool:
+        return peer in self._places and self._places[peer] == max(self._places.values())
+
+    def _meet(self, liar: str, event: Event) -> list[Order]:
+        match event:
+            case Received(peer, (Hello() | Pull()) as asked) if (
+                liar in self._servers and peer in self._places
+            ):
+                place = self._places[peer]
+                said: list[Message] = [Hello(place, self._digests, reply=True)]
+                if isinstance(asked, Pull) and self._model is not None:
+                    lie = self._lies_of(place).get(peer)
+                    said.append(Model(place, self._model if lie is None else lie))
+                return [(liar, Send((peer,), message)) for message in said]
+        return super()._meet(liar, event)
+
+
 HABITS: Mapping[str, type[Coalition]] = MappingProxyType(
     {
         "plain": Coalition,
@@ -118,6 +157,7 @@ HABITS: Mapping[str, type[Coalition]] = MappingProxyType(
         "two-faced": TwoFaced,
         "impostor": Impostor,
         "storm": Storm,
+        "flatterer": Flatterer,
     }
 )
 """Every kind of conduct by name; plain liars keep the rules and lie in what they say."""

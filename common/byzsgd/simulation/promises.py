@@ -57,9 +57,21 @@ class Promises:
         if vector is not None:
             self._comes_to(identity, step, digest_of(vector))
 
-    def new_life(self, identity: str) -> None:
-        """A correct server goes back to an earlier step, and says that its life begins anew."""
-        self._lives[identity] = Life(0)
+    def new_life(self, identity: str, step: int) -> None:
+        """A correct server goes back to an earlier step, and says that its life begins anew.
+
+        The gradients that it was told before must not count in it.
+
+        Raises:
+            AssertionError: If the step is no earlier one.
+        """
+        own = self._own[identity]
+        last = max(self._lives[identity].step, *(at for _, at in own))
+        assert step < last, f"a new life at step {step}, not before that of {last}"
+        self._lives[identity] = Life(step)
+        self._own[identity] = {key: digest for key, digest in own.items() if key[1] <= step}
+        told = self._told[identity].items()
+        self._told[identity] = {key: known for key, known in told if key[1] is not Gradient}
 
     def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
         """A node is told a vector."""
@@ -376,7 +388,7 @@ class NoPromises(Promises):
     def starts(self, identity: str, step: int = 0, vector: Vector | None = None) -> None:
         """Nothing."""
 
-    def new_life(self, identity: str) -> None:
+    def new_life(self, identity: str, step: int) -> None:
         """Nothing."""
 
     def told(self, identity: str, sender: str, message: Message, digest: bytes) -> None:
