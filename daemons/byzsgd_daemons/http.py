@@ -46,8 +46,8 @@ CONNECTIONS_MAX = 64
 CONNECTIONS_PER_ADDRESS_MAX = 16
 """At once from one address, so that one machine that misbehaves shuts out nobody else."""
 
-REST_FACTOR = 9
-"""Times as long as an answer took, nothing is answered: HTTP costs a tenth of the loop at most."""
+REST_FACTOR = 24
+"""Times as long as an answer took, nothing is answered: HTTP costs 4 % of the loop at most."""
 
 REST_SECONDS_MIN, REST_SECONDS_MAX = 0.002, 0.25
 """Limits of that rest: an answer that costs the loop nothing still costs a thread's time, and one

@@ -44,7 +44,7 @@ MIB = 1024 * KIB
 LOGIN_BYTES = 4 * KIB
 """What a stranger may send: a login takes some 600 bytes."""
 
-STRANGERS_MAX = 128
+STRANGERS_MAX = 64
 """Connections to a bound socket that have not logged in, besides one for each node of the cluster;
 and as many that have logged in and said nothing. Above this those of the address that has most go,
 oldest first: a login takes some round trips, and whoever makes hundreds of connections a second is
