@@ -22,6 +22,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
+from math import inf
 from socketserver import TCPServer
 from threading import Lock, Thread
 from typing import Any
@@ -49,9 +50,14 @@ CONNECTIONS_PER_ADDRESS_MAX = 16
 REST_FACTOR = 24
 """Times as long as an answer took, nothing is answered: HTTP costs 4 % of the loop at most."""
 
-REST_SECONDS_MIN, REST_SECONDS_MAX = 0.002, 0.25
+REST_SECONDS_MIN, REST_SECONDS_MAX = 0.01, 0.25
 """Limits of that rest: an answer that costs the loop nothing still costs a thread's time, and one
 that was slow by chance keeps nobody waiting for long."""
+
+SHARED_SECONDS = 0.25
+"""Whoever has to wait for its turn may get an answer that another one got so long before."""
+
+PATHS = ("/metrics", "/healthz", "/readyz", "/status")
 
 CLOSE_SECONDS = 0.1
 """The longest time that closing takes: it keeps the event loop waiting."""
@@ -88,6 +94,7 @@ class _Server(ThreadingHTTPServer):
         self._open: dict[socket.socket, _Connection] = {}
         self._turn = Lock()
         self._rests_until = 0.0
+        self._answers: dict[str, tuple[float, Answer]] = {}
         self._busy_seconds = 0.0
         host, port = address
         if host.startswith("["):
@@ -129,16 +136,23 @@ class _Server(ThreadingHTTPServer):
                     with suppress(OSError):
                         request.shutdown(socket.SHUT_RDWR)
 
-    def in_turn(self, answer: Callable[[], Answer]) -> Answer:
+    def in_turn(self, path: str, answer: Callable[[], Answer]) -> Answer:
         """One answer at a time, and then a rest, the longer the longer the event loop was busy.
 
         The next request waits for the end of that rest; one that comes later does not wait at all.
         """
+        must_wait = self._turn.locked()
         with self._turn:
             time.sleep(max(self._rests_until - time.monotonic(), 0.0))
             self._busy_seconds = 0.0
+            at, last = self._answers.get(path, (-inf, None))
             try:
-                return answer()
+                if must_wait and last is not None and time.monotonic() - at < SHARED_SECONDS:
+                    return last
+                made = answer()
+                if path in PATHS:
+                    self._answers[path] = time.monotonic(), made
+                return made
             finally:
                 rest = max(REST_FACTOR * self._busy_seconds, REST_SECONDS_MIN)
                 self._rests_until = time.monotonic() + min(rest, REST_SECONDS_MAX)
@@ -196,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            answer = partial(self._answer, self.path.partition("?")[0])
-            status, kind, body = self.server.in_turn(answer)
+            path = self.path.partition("?")[0]
+            status, kind, body = self.server.in_turn(path, partial(self._answer, path))
         except (NoAnswer, CancelledError):
             status, kind = HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8"
             body = f"the event loop did not answer within {ANSWER_SECONDS:g} s\n".encode()
@@ -211,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             text = self.server.on_loop(lambda: generate_latest(self.server.registry))
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, text
-        if path not in ("/healthz", "/readyz", "/status"):
+        if path not in PATHS:
             return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n"
         status = self.server.on_loop(self.server.status)
         if path == "/status":

@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -450,5 +451,52 @@ def test_answers_take_a_small_part_of_the_event_loop() -> None:
                 *(asyncio.to_thread(ask, server, "/status") for _ in range(8)),
             )
             assert busy <= 0.2 * (time.monotonic() - began) + 0.01
+
+    run(main)
+
+
+class Turn:
+    """A lock that says how many have come to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.came = threading.Semaphore(0)
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_those_who_have_to_wait_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many who ask cost the event loop no more than one; who comes alone gets news."""
+    monkeypatch.setattr(module, "SHARED_SECONDS", 60.0)
+    calls: list[None] = []
+
+    def status() -> dict[str, Any]:
+        calls.append(None)
+        return STATUS
+
+    async def main() -> None:
+        with listening(status) as server:
+            turn = Turn()
+            server._server._turn = turn  # type: ignore[assignment]
+            with turn:
+                turn.came.acquire()
+                asking = [
+                    asyncio.create_task(asyncio.to_thread(ask, server, "/status")) for _ in "abcd"
+                ]
+                for _ in asking:
+                    await asyncio.to_thread(turn.came.acquire)
+            assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+            assert len(calls) == 1
+            for _ in range(2):
+                await asyncio.to_thread(ask, server, "/status")
+            assert len(calls) == 3
 
     run(main)
