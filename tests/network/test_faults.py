@@ -113,6 +113,7 @@ def test_connections_are_reset(trained) -> None:
     """All of a server's, and new ones as well: the others go on, and dial it again."""
 
     async def test(rig) -> None:
+        await connected(rig, ["s1", "w0"])
         lost = {node: rig.log(node).count("lost the connection to s0") for node in ("s1", "w0")}
         rig.network.reset("s0")
         others = [node for node in rig.nodes if node != "s0"]
@@ -120,9 +121,14 @@ def test_connections_are_reset(trained) -> None:
         for node, count in lost.items():
             await lost_again(rig, node, count)
         rig.network.heal()
-        await rig.wait_for(["s1", "w0"], lambda status: status["peers"]["s0"]["connected"])
+        await connected(rig, ["s1", "w0"])
 
     trained(test)
+
+
+async def connected(rig, nodes: list[str]) -> None:
+    """Wait until these nodes have a connection to s0."""
+    await rig.wait_for(nodes, lambda status: status["peers"]["s0"]["connected"])
 
 
 async def lost_again(rig, node: str, count: int) -> None:
@@ -137,11 +143,12 @@ def test_a_server_gets_another_address(trained) -> None:
 
     async def test(rig) -> None:
         peers = [node for node in rig.nodes if node != "s0"]
+        await connected(rig, peers)
         lost = {node: rig.log(node).count("lost the connection to s0") for node in peers}
         rig.network.move("s0")
         for node in peers:
             await lost_again(rig, node, lost[node])
-        await rig.wait_for(peers, lambda status: status["peers"]["s0"]["connected"])
+        await connected(rig, peers)
 
     trained(test)
 

@@ -387,6 +387,11 @@ class Guard:
 
     def _credit(self, delivery: Delivery, now: float) -> None:
         """Account for a message; once more at the next look, if its connection is not known yet."""
+        for trial in self._trials:
+            # Before all others: a new connection may have the number of one that was cut.
+            if trial.is_of(delivery) and trial.unfinished > 0:
+                trial.unfinished -= delivery.size
+                return
         if not self._account(delivery, now):
             self._unaccounted.append(delivery)
 
@@ -430,9 +435,7 @@ class Guard:
     def _look(self, now: float, seconds: float) -> None:
         # By now the monitors have told of every connection that these came through.
         for delivery in self._unaccounted:
-            if not self._account(delivery, now):
-                for trial in filter(lambda each: each.is_of(delivery), self._trials):
-                    trial.unfinished -= delivery.size
+            self._account(delivery, now)
         self._unaccounted.clear()
         self._trials = [trial for trial in self._trials if not self._judge(trial, now)]
         self._obey(now)
