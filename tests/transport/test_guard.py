@@ -337,13 +337,13 @@ def test_a_server_that_cannot_be_dialled_again_now_is_dialled_later(net, monkeyp
         async with net.running("s1"), net.running("w1") as (w1, at_w1):
             await at_w1.wait(lambda: "s1" in at_w1.connected_)
             w1._hang_up("s1")
-            socket = w1._socket
-            monkeypatch.setattr(w1, "_socket", raising(zmq.ZMQError(errno.EMFILE)))
+            channel = w1._channel
+            monkeypatch.setattr(w1, "_channel", raising(zmq.ZMQError(errno.EMFILE)))
             monkeypatch.setattr("byzsgd.transport.zeromq.RECONNECT_MAX_MS", 10)
             with pytest.raises(zmq.ZMQError):
                 w1._redial("s1")
             monkeypatch.undo()
-            assert w1._socket == socket
+            assert w1._channel == channel
             await at_w1.wait(lambda: at_w1.connected_.count("s1") == 2)
 
     asyncio.run(main())

@@ -134,7 +134,7 @@ def test_a_key_off_the_roster_counts_no_more_from_that_instant(net, outsiders, h
             await at_w2.wait(lambda: "s1" in at_w2.connected_)
 
             old.send_multipart(encode(Gradient(2, VECTOR), BOOT))
-            assert s1._router.underlying  # The gradient waits in libzmq: the loop has no turn.
+            assert s1._router  # The gradient waits in libzmq: the loop has no turn.
             _wait_until_readable(s1)
             assert s1.admit(without) == {"w1"}
             await at_s1.wait(lambda: at_s1.refused_)
@@ -315,7 +315,7 @@ def _admitting(cluster, identity: str, admitted: bool):
 
 def _wait_until_readable(transport) -> None:
     """Wait, without giving the event loop a turn, until a message lies in the ROUTER's queue."""
-    router = zmq.Socket.shadow(transport._router.underlying)
+    router = zmq.Socket.shadow(transport._router.socket.underlying)
     assert router.poll(30_000)
     # Whoever looks takes the sign away that there is something: give the loop another one.
-    transport._router.get(zmq.EVENTS)
+    transport._router.socket.get(zmq.EVENTS)

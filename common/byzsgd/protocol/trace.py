@@ -2,11 +2,19 @@
 
 from collections import deque
 from collections.abc import Sequence
+from typing import get_args
 
-from byzsgd.protocol.effects import Effect
-from byzsgd.protocol.events import Event
+from byzsgd.protocol.effects import Effect, Publish, Send
+from byzsgd.protocol.events import Event, Received
 
 LINES_MAX = 100
+
+_NAMES = ("step", "peer", "peers", "rule", "identities", "reason", "sentence")
+_TOLD = {
+    kind: tuple(name for name in _NAMES if name in kind.__dataclass_fields__)
+    for kind in get_args(Event) + get_args(Effect)
+}
+"""The fields that a story tells of each kind of event and effect."""
 
 
 class Trace:
@@ -30,14 +38,11 @@ class Trace:
 def describe(happening: Event | Effect) -> str:
     """An event or effect in a few words, its vectors left out."""
     words = [type(happening).__name__]
-    message = getattr(happening, "message", None)
-    if message is not None:
-        words.append(type(message).__name__)
-    step = getattr(message or happening, "step", None)
-    if step is not None:
-        words.append(f"step={step}")
-    for name in ("peer", "peers", "rule", "identities", "reason", "sentence"):
-        value = getattr(happening, name, None)
-        if value is not None:
-            words.append(f"{name}={' '.join(value) if isinstance(value, tuple) else value}")
+    if isinstance(happening, Received | Send | Publish):
+        message = happening.message
+        words += [type(message).__name__, f"step={message.step}"]
+    for name in _TOLD[type(happening)]:
+        value = getattr(happening, name)
+        words.append(f"{name}={' '.join(value) if isinstance(value, tuple) else value}")
     return " ".join(words)
+

@@ -21,14 +21,12 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import zmq
-import zmq.asyncio
 
 from byzsgd.cluster import Cluster, Member, Role
 from byzsgd.errors import WireError
@@ -42,6 +40,7 @@ from byzsgd.transport.base import (
     TransportError,
 )
 from byzsgd.transport.buckets import Buckets
+from byzsgd.transport.channel import Channel
 from byzsgd.transport.connection import SUPPORTED
 from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, Watched, identity_bytes, wire_bytes
 from byzsgd.transport.keys import public_of
@@ -52,6 +51,9 @@ from byzsgd.wire import (
     BOOT_BYTES,
     FRAME_BYTES,
     KIND_OF,
+    Frame,
+    Header,
+    Received,
     complete,
     decode_header,
     encode,
@@ -147,9 +149,6 @@ TICK_SECONDS = 0.02
 """How often the event loop says that it has its turn. Two turns later, a socket that is waited for
 has nothing any more of what had come."""
 
-DISCARDED_AT_ONCE = 1000
-"""Frames of an overlong message that are thrown away before the event loop gets its turn."""
-
 
 def queue_messages(d: int) -> int:
     """Messages that wait in a queue of models to send, and of one peer to be read.
@@ -213,22 +212,19 @@ class ZeroMQ:
         self._roster = Roster(cluster)
         self._frames_max = 1 + frame_count(d)  # One more: a routing id or the topic.
 
-        self._context: zmq.asyncio.Context | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._doorkeeper: Doorkeeper | None = None
-        self._publisher: zmq.asyncio.Socket | None = None
-        self._router: zmq.asyncio.Socket | None = None
-        self._dealers: dict[str, zmq.asyncio.Socket] = {}
-        self._subscribers: dict[str, zmq.asyncio.Socket] = {}
+        self._publisher: Channel | None = None
+        self._router: Channel | None = None
+        self._dealers: dict[str, Channel] = {}
+        self._subscribers: dict[str, Channel] = {}
         self._routes: dict[str, bytes] = {}
         self._redials: dict[str, asyncio.TimerHandle] = {}
         self._bans = Bans()
         self._talk = Buckets[str](MESSAGES_BURST, MESSAGES_PER_SECOND)
-        self._tasks: asyncio.TaskGroup | None = None
+        self._failure: asyncio.Future[None]
+        self._runs = False
         self._ticked_at = time.monotonic()
-        # When each socket was last seen empty, on the clock; inf while it is waited for.
-        self._empty_at: dict[zmq.asyncio.Socket, float] = {}
-        # Each socket without asyncio: what is there is read without a future, at half the cost.
-        self._plain: dict[zmq.asyncio.Socket, zmq.Socket[bytes]] = {}
 
         self._messages: Counter[tuple[str, Direction]] = Counter()
         self._bytes: Counter[tuple[str, Direction]] = Counter()
@@ -250,7 +246,8 @@ class ZeroMQ:
         """
         assert self._context is None, "opened before"
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.asyncio.Context(self._io_threads)
+        self._failure = self._loop.create_future()
+        self._context = zmq.Context(self._io_threads)
         self._context.set(zmq.MAX_SOCKETS, 16 + SOCKETS_PER_SERVER * self._cluster.n_servers)
         self._guard = Guard(self._context, len(self._cluster.nodes), self._refusals)
         try:
@@ -269,11 +266,8 @@ class ZeroMQ:
             return
         for redial in self._redials.values():
             redial.cancel()
-        sockets = [self._publisher, self._router]
-        sockets += [*self._dealers.values(), *self._subscribers.values()]
-        for socket in sockets:
-            if socket is not None:
-                socket.close(linger=0)
+        for channel in self._channels():
+            channel.close()
         self._context.term()
         self._guard.join()
         if self._doorkeeper is not None:
@@ -291,13 +285,17 @@ class ZeroMQ:
             self._refusals,
             self._guard.logged_in,
         )
-        self._publisher = self._socket(zmq.XPUB, self._queue, SUBSCRIPTION_BYTES_MAX)
-        self._router = self._socket(zmq.ROUTER, self._request_queue, FRAME_BYTES_MAX)
+        self._publisher = self._channel(
+            zmq.XPUB, self._queue, SUBSCRIPTION_BYTES_MAX, self._subscribed
+        )
         # Every subscription is then told of, not only the first to a topic: so it becomes known
         # whose each connection is, and a topic that must not be does not hide behind another's.
-        self._publisher.set(zmq.XPUB_VERBOSE, 1)
+        self._publisher.socket.set(zmq.XPUB_VERBOSE, 1)
+        self._router = self._channel(
+            zmq.ROUTER, self._request_queue, FRAME_BYTES_MAX, self._requested
+        )
         # A peer that is gone or slow is then an error to count, and not silence.
-        self._router.router_mandatory = 1
+        self._router.socket.router_mandatory = 1
         self._bind(
             self._publisher, DOMAIN_MODELS, self._member.publish_endpoint, SUBSCRIPTION_BYTES
         )
@@ -307,10 +305,9 @@ class ZeroMQ:
     def _budget(self) -> int:
         return identity_bytes(self._d, self._queue)
 
-    def _bind(
-        self, socket: zmq.asyncio.Socket, domain: str, endpoint: tuple[str, int], budget: int
-    ) -> None:
+    def _bind(self, channel: Channel, domain: str, endpoint: tuple[str, int], budget: int) -> None:
         assert self._doorkeeper is not None
+        socket = channel.socket
         host, port = endpoint
         host = self._bind_host or (host if _is_address(host) else "*")
         socket.curve_server = True
@@ -328,7 +325,7 @@ class ZeroMQ:
                 port=port,
                 budget=budget,
                 on_cut=self._doorkeeper.ban,
-                has_read=partial(self._has_read, socket),
+                has_read=partial(self._has_read, channel),
             ),
         )
         try:
@@ -346,10 +343,12 @@ class ZeroMQ:
         assert server not in self._dealers
         if not node.admitted:
             return
-        dealer = self._socket(zmq.DEALER, self._request_queue, FRAME_BYTES_MAX)
+        dealer = self._channel(
+            zmq.DEALER, self._request_queue, FRAME_BYTES_MAX, partial(self._answered, server)
+        )
         self._dealers[server] = dealer
         # Nothing queues for a peer that is away: it would arrive stale.
-        dealer.immediate = 1
+        dealer.socket.immediate = 1
         heard = partial(self._heard_of, server, dealer)
         self._connect(
             dealer,
@@ -358,30 +357,33 @@ class ZeroMQ:
             lambda event: self._loop.call_soon_threadsafe(heard, event),
         )
         if self._member.role is Role.WORKER:
-            subscriber = self._socket(zmq.SUB, self._queue, FRAME_BYTES_MAX)
+            subscriber = self._channel(
+                zmq.SUB, self._queue, FRAME_BYTES_MAX, partial(self._published, server)
+            )
             self._subscribers[server] = subscriber
-            subscriber.subscribe(TOPIC)
+            subscriber.socket.subscribe(TOPIC)
             self._connect(subscriber, node, node.publish_endpoint)
-        if self._tasks is not None:
-            self._listen_to(server, self._tasks)
+        if self._runs:
+            for channel in self._channels(server):
+                channel.begin()
 
     def _hang_up(self, server: str) -> None:
         """End the connections to a server; what came through them and was not read is lost."""
-        for sockets in (self._dealers, self._subscribers):
-            if (socket := sockets.pop(server, None)) is not None:
-                del self._empty_at[socket], self._plain[socket]
-                socket.close(linger=0)
+        for channels in (self._dealers, self._subscribers):
+            if (channel := channels.pop(server, None)) is not None:
+                channel.close()
         if server in self._connected:
             self._connected.remove(server)
             self._handlers.disconnected(server)
 
     def _connect(
         self,
-        socket: zmq.asyncio.Socket,
+        channel: Channel,
         node: Member,
         endpoint: tuple[str, int],
         on_event: Callable[[int], object] | None = None,
     ) -> None:
+        socket = channel.socket
         host, port = endpoint
         self._guard.watch(
             socket,
@@ -391,7 +393,7 @@ class ZeroMQ:
                 port=port,
                 budget=self._budget,
                 on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
-                has_read=partial(self._has_read, socket),
+                has_read=partial(self._has_read, channel),
                 on_event=on_event,
             ),
         )
@@ -407,7 +409,19 @@ class ZeroMQ:
                 f"{self._member.id} cannot dial {node.id} at {address}: {_cause(error)}"
             ) from None
 
-    def _socket(self, kind: int, queue: int, frame_bytes_max: int) -> zmq.asyncio.Socket:
+    def _channels(self, *servers: str) -> list[Channel]:
+        """All there are; or those to these servers."""
+        of_all = [] if servers else [self._publisher, self._router]
+        dialled = [
+            channels.get(server)
+            for channels in (self._dealers, self._subscribers)
+            for server in servers or self._dealers
+        ]
+        return [channel for channel in of_all + dialled if channel is not None]
+
+    def _channel(
+        self, kind: int, queue: int, frame_bytes_max: int, take: Callable[[list[zmq.Frame]], None]
+    ) -> Channel:
         """A socket with every option that they share; queues count from the next connection on."""
         socket = self._existing_context.socket(kind)
         socket.linger = 0
@@ -424,12 +438,10 @@ class ZeroMQ:
         socket.reconnect_ivl = RECONNECT_MS + random.randrange(RECONNECT_SPREAD_MS)
         socket.reconnect_ivl_max = RECONNECT_MAX_MS
         socket.backlog = BACKLOG
-        self._empty_at[socket] = time.monotonic()
-        self._plain[socket] = zmq.Socket.shadow(socket.underlying)
-        return socket
+        return Channel(socket, self._frames_max, take, self._failed)
 
     @property
-    def _existing_context(self) -> zmq.asyncio.Context:
+    def _existing_context(self) -> "zmq.Context[zmq.Socket[bytes]]":
         assert self._context is not None, "not open"
         return self._context
 
@@ -500,7 +512,7 @@ class ZeroMQ:
         """Send a message from a server to every worker that listens."""
         assert self._publisher is not None, "only a server publishes"
         kind, size, frames = self._frames(message)
-        _send_now(self._publisher, [TOPIC, *frames])
+        self._publisher.send([TOPIC, *frames])
         self._messages[kind, "sent"] += 1
         self._bytes[kind, "sent"] += size
 
@@ -516,90 +528,80 @@ class ZeroMQ:
     def _send(self, peer: str, frames: list[zmq.Frame]) -> bool:
         if peer in self._cluster.servers:
             # Not before the handlers know: what they say first is to be the first that is heard.
-            return peer in self._connected and _send_now(self._dealers[peer], frames)
+            return peer in self._connected and self._dealers[peer].send(frames)
         assert self._router is not None, f"{self._member.id} has no way to {peer}"
         route = self._routes.get(peer)
-        return route is not None and _send_now(self._router, [route, *frames])
+        return route is not None and self._router.send([route, *frames])
 
     # Receiving
 
     async def run(self) -> None:
         """Receive, and tell the handlers, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tick())
-            if self._router is not None:
-                tasks.create_task(self._receive_requests(self._router))
-            if self._publisher is not None:
-                tasks.create_task(self._receive_subscriptions(self._publisher))
-            for server in self._dealers:
-                self._listen_to(server, tasks)
-            self._tasks = tasks
-
-    async def _tick(self) -> None:
-        """Let the guard's thread know that the event loop has its turn."""
-        while True:
+        self._runs = True
+        for channel in self._channels():
+            channel.begin()
+        while not self._failure.done():
+            # The guard's thread looks at it, to know that the event loop has its turn.
             self._ticked_at = time.monotonic()
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.wait([self._failure], timeout=TICK_SECONDS)
+        self._failure.result()
 
-    def _has_read(self, socket: zmq.asyncio.Socket, at: float) -> bool:
-        """Whether all was read that had come to a socket at a time; called in any thread."""
+    def _failed(self, error: BaseException) -> None:
+        """A bug of ours: it ends ``run``."""
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    def _has_read(self, channel: Channel, at: float) -> bool:
+        """Whether all was read that had come to a channel at a time; called in any thread."""
         since = at + 2 * TICK_SECONDS
-        return self._ticked_at > since and self._empty_at.get(socket, inf) > since
+        return self._ticked_at > since and channel.empty_at > since
 
-    def _listen_to(self, server: str, tasks: asyncio.TaskGroup) -> None:
-        """Receive from a server that was dialled, until it is hung up on."""
-        tasks.create_task(self._receive_answers(server, self._dealers[server]))
-        if server in self._subscribers:
-            tasks.create_task(self._receive_models(server, self._subscribers[server]))
+    def _requested(self, frames: list[zmq.Frame]) -> None:
+        assert self._router is not None
+        route, *frames = frames
+        key = cast(str, route.get("User-Id"))
+        peer = self._roster.owner(key)
+        if peer is None:
+            self._refuse_key(key, route)
+            return
+        self._delivered(route, peer, frames)
+        self._routes[peer] = route.bytes
+        self._take(self._router, peer, frames, lambda: self._roster.owner(key) == peer)
 
-    async def _receive_requests(self, router: zmq.asyncio.Socket) -> None:
-        while True:
-            route, *frames = await self._next(router)
-            key = cast(str, route.get("User-Id"))
-            peer = self._roster.owner(key)
-            if peer is None:
-                self._refuse_key(key, route)
-                continue
-            self._delivered(route, peer, frames)
-            self._routes[peer] = route.bytes
-            await self._take(peer, frames, lambda: self._roster.owner(key) == peer)  # noqa: B023
-
-    async def _receive_subscriptions(self, publisher: zmq.asyncio.Socket) -> None:
+    def _subscribed(self, frames: list[zmq.Frame]) -> None:
         """Make sure that nobody subscribes to anything but models."""
-        while True:
-            frame, *more = await self._next(publisher)
-            if frame.bytes[:1] == UNSUBSCRIBED and not more:
-                continue  # libzmq says it of connections that are gone, and not whose they were.
-            key = cast(str, frame.get("User-Id"))
-            peer = self._roster.owner(key)
-            if peer is None:
-                self._refuse_key(key, frame)
-            elif not self._talk.take(peer, self._loop.time()):
-                self._shut_up(peer)
-            elif frame.bytes == SUBSCRIBED + TOPIC and not more:
-                self._delivered(frame, peer, [frame])
-            else:
-                assert self._doorkeeper is not None
-                self._refuse(peer, Reason.MALFORMED, "other than a subscription to models")
-                self._guard.cut_connection(frame.get(zmq.SRCFD), peer)
-                self._doorkeeper.ban(peer)
+        frame, *more = frames
+        if frame.bytes[:1] == UNSUBSCRIBED and not more:
+            return  # libzmq says it of connections that are gone, and not whose they were.
+        key = cast(str, frame.get("User-Id"))
+        peer = self._roster.owner(key)
+        if peer is None:
+            self._refuse_key(key, frame)
+        elif self._talks_too_much(peer):
+            self._shut_up(peer)
+        elif frame.bytes == SUBSCRIBED + TOPIC and not more:
+            self._delivered(frame, peer, [frame])
+        else:
+            assert self._doorkeeper is not None
+            self._refuse(peer, Reason.MALFORMED, "other than a subscription to models")
+            self._guard.cut_connection(frame.get(zmq.SRCFD), peer)
+            self._doorkeeper.ban(peer)
 
-    async def _receive_answers(self, server: str, dealer: zmq.asyncio.Socket) -> None:
-        while True:
-            frames = await self._next(dealer)
-            self._delivered(frames[0], server, frames)
-            await self._take(server, frames, lambda: self._dealers.get(server) is dealer)
+    def _answered(self, server: str, frames: list[zmq.Frame]) -> None:
+        dealer = self._dealers[server]
+        self._delivered(frames[0], server, frames)
+        self._take(dealer, server, frames, lambda: self._dealers.get(server) is dealer)
 
-    async def _receive_models(self, server: str, subscriber: zmq.asyncio.Socket) -> None:
-        while True:
-            topic, *frames = await self._next(subscriber)
-            self._delivered(topic, server, [topic, *frames])
-            if topic.bytes == TOPIC:
-                await self._take(
-                    server, frames, lambda: self._subscribers.get(server) is subscriber
-                )
-            else:
-                self._refuse(server, Reason.MALFORMED, "another topic")
+    def _published(self, server: str, frames: list[zmq.Frame]) -> None:
+        subscriber = self._subscribers[server]
+        self._delivered(frames[0], server, frames)
+        topic, *frames = frames
+        if topic.bytes == TOPIC:
+            self._take(
+                subscriber, server, frames, lambda: self._subscribers.get(server) is subscriber
+            )
+        else:
+            self._refuse(server, Reason.MALFORMED, "another topic")
 
     def _delivered(self, first: zmq.Frame, peer: str, frames: Sequence[zmq.Frame]) -> None:
         """Tell the guard of frames that came whole; the first one knows the connection."""
@@ -611,59 +613,51 @@ class ZeroMQ:
         self._refuse(former, Reason.NOT_ADMITTED, f"key {key}")
         self._guard.cut_connection(frame.get(zmq.SRCFD), former)
 
-    async def _next(self, socket: zmq.asyncio.Socket) -> list[zmq.Frame]:
-        """The next message, frame by frame, without the frames that are too many.
-
-        libzmq hands over whole messages, so that every frame after the first is there at once.
-        """
-        # A flood of messages that are there already would keep the loop for ever: others first.
-        await _others_first(socket)
-        plain = self._plain[socket]
-        try:
-            frame = plain.recv(zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            self._empty_at[socket] = inf
-            frame = await socket.recv(copy=False)
-            _end_if_closed(socket)
-            self._empty_at[socket] = time.monotonic()
-        frames, discarded = [frame], 0
-        while frame.more:
-            frame = plain.recv(zmq.DONTWAIT, copy=False)
-            # One frame too many is kept, so that the message is refused for it.
-            if len(frames) <= self._frames_max:
-                frames.append(frame)
-                continue
-            discarded += 1
-            if discarded % DISCARDED_AT_ONCE == 0:
-                await _others_first(socket)
-        return frames
-
-    async def _take(
-        self, peer: str, frames: list[zmq.Frame], still_counts: Callable[[], bool]
+    def _take(
+        self,
+        channel: Channel,
+        peer: str,
+        frames: list[zmq.Frame],
+        still_counts: Callable[[], bool],
     ) -> None:
         """Make a message of frames, and hand it over; a large payload is copied in a thread."""
-        now = self._loop.time()
-        self._last_seen[peer] = now
-        if not self._talk.take(peer, now):
+        self._last_seen[peer] = self._loop.time()
+        if self._talks_too_much(peer):
             self._shut_up(peer)
             return
         buffers = [frame.buffer for frame in frames]
         try:
             header = decode_header(buffers, self._d)
-            if header.payload_bytes > INLINE_BYTES:
-                received = await self._loop.run_in_executor(None, complete, header, buffers)
-                if not still_counts():
-                    self._refuse(peer, Reason.NOT_ADMITTED, "its key has changed meanwhile")
-                    return
-            else:
-                received = complete(header, buffers)
+            if header.payload_bytes <= INLINE_BYTES:
+                self._hand_over(peer, header, buffers, complete(header, buffers))
+                return
         except WireError as error:
             self._refuse(peer, Reason(error.reason), str(error))
             return
+
+        def copied(work: "asyncio.Future[Received]") -> None:
+            error = work.exception()
+            if self._context is None:
+                return
+            if isinstance(error, WireError):
+                self._refuse(peer, Reason(error.reason), str(error))
+            elif still_counts():
+                self._hand_over(peer, header, buffers, work.result())
+            else:
+                self._refuse(peer, Reason.NOT_ADMITTED, "its key has changed meanwhile")
+
+        channel.pause_for(self._loop.run_in_executor(None, complete, header, buffers), copied)
+
+    def _hand_over(
+        self, peer: str, header: Header, buffers: Sequence[Frame], received: Received
+    ) -> None:
         self._boot_of[peer] = received.boot
         self._messages[header.kind.value, "received"] += 1
         self._bytes[header.kind.value, "received"] += sum(map(len, buffers))
         self._handlers.received(peer, received.message)
+
+    def _talks_too_much(self, peer: str) -> bool:
+        return not self._talk.take(peer, self._loop.time())
 
     def _shut_up(self, peer: str) -> None:
         """End the connections of a peer that says too much, and keep it out for a while."""
@@ -685,7 +679,7 @@ class ZeroMQ:
         if self._context is not None:
             self._handlers.refused(peer, reason, detail)
 
-    def _heard_of(self, server: str, dealer: zmq.asyncio.Socket, event: int) -> None:
+    def _heard_of(self, server: str, dealer: Channel, event: int) -> None:
         """Something has happened to the connection to a server; the guard heard it first."""
         if self._context is None or self._dealers.get(server) is not dealer:
             return
@@ -730,43 +724,3 @@ def _is_address(host: str) -> bool:
 def _cause(error: zmq.ZMQError) -> str:
     """What the system says, without what pyzmq adds to it."""
     return zmq.strerror(error.errno or 0).lower()
-
-
-def _result(outcome: Awaitable[Any]) -> Any:
-    """What a call with DONTWAIT came to: its future is done when it returns."""
-    return cast("asyncio.Future[Any]", outcome).result()
-
-
-async def _others_first(socket: zmq.asyncio.Socket) -> None:
-    """Give the event loop its turn, in which the socket may be closed."""
-    await asyncio.sleep(0)
-    _end_if_closed(socket)
-
-
-def _end_if_closed(socket: zmq.asyncio.Socket) -> None:
-    """End the task that reads a socket which was hung up since it last looked.
-
-    As closing it ends a wait for it: else the next read would be an error, and end the daemon.
-    """
-    if socket.closed:
-        raise asyncio.CancelledError
-
-
-def _send_now(socket: zmq.asyncio.Socket, frames: Sequence[bytes | zmq.Frame]) -> bool:
-    """Whether a message could be put into the socket's queue, whole, without waiting.
-
-    libzmq looks at the queue's limit for a first frame alone, so a message goes in whole or not at
-    all. If the connection breaks in the middle, it drops the rest, and on a DEALER possibly the
-    next message, but it never glues two together.
-    """
-    # A send looks at the state of connections once in a millisecond at most; asking for events
-    # makes it look now, or a peer that has connected this instant would count as away.
-    socket.get(zmq.EVENTS)
-    try:
-        _result(socket.send_multipart(frames, zmq.DONTWAIT, copy=False))
-    except zmq.ZMQError as error:
-        # EAGAIN: the peer is slow, or not there yet. EHOSTUNREACH: it is gone.
-        if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-            raise
-        return False
-    return True

@@ -62,12 +62,13 @@ KIND_OF: Mapping[type[Message], Kind] = {
 }
 """The kind of each type of message."""
 
-_COMMON_KEYS = ("v", "kind", "step", "boot")
-_KEYS: Mapping[Kind, tuple[str, ...]] = {
-    **dict.fromkeys(VECTOR_KINDS, (*_COMMON_KEYS, "n", "data")),
+_COMMON_KEYS = frozenset(("v", "kind", "step", "boot"))
+_KEYS: Mapping[Kind, frozenset[str]] = {
+    **dict.fromkeys(VECTOR_KINDS, _COMMON_KEYS | {"n", "data"}),
     Kind.PULL: _COMMON_KEYS,
-    Kind.HELLO: (*_COMMON_KEYS, "reply", "digests"),
+    Kind.HELLO: _COMMON_KEYS | {"reply", "digests"},
 }
+_KIND_NAMED: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
 
 _EMPTY_BIN = msgpack.packb(b"")
 _BIN32 = struct.Struct(">BI")
@@ -212,11 +213,11 @@ def _unique(pairs: _Pairs) -> dict[str, Any]:
 
 def _strict(fields: dict[str, Any], payload_bytes: int) -> Header:
     """A header of exactly the known keys, each of exactly its type: True is no integer here."""
-    kind, step, boot = fields.get("kind"), fields.get("step"), fields.get("boot")
-    if type(kind) is not str or kind not in set(Kind):
+    name, step, boot = fields.get("kind"), fields.get("step"), fields.get("boot")
+    kind = _KIND_NAMED.get(name) if type(name) is str else None
+    if kind is None:
         raise WireError(Reason.MALFORMED, "an unknown kind")
-    kind = Kind(kind)
-    if (kind in VECTOR_KINDS) != bool(payload_bytes) or set(fields) != set(_KEYS[kind]):
+    if (kind in VECTOR_KINDS) != bool(payload_bytes) or fields.keys() != _KEYS[kind]:
         raise WireError(Reason.MALFORMED, f"not the keys and frames of kind {kind}")
     if type(fields["v"]) is not int:
         raise WireError(Reason.MALFORMED, "a version that is no integer")
