@@ -4,9 +4,9 @@ from pathlib import Path
 
 from byzsgd import checkpoint
 from byzsgd.checkpoint import Failure
-from byzsgd.cluster import Role
+from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import CheckpointError, ConfigError
-from byzsgd.protocol import server_of
+from byzsgd.protocol import ParameterServer, server_of
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
@@ -31,6 +31,25 @@ async def serve(settings: config.Settings) -> None:
         log.warning("%s", warning)
     checkpoints = settings.state / "checkpoints" if settings.state else None
     unready = _prepare(checkpoints, settings.state) if checkpoints and settings.state else None
+    server, saved = _build(settings, cluster, checkpoints)
+    host = Host(server, checkpoints=checkpoints, stop_seconds=settings.stop_seconds)
+    host.saves.step = saved
+    if unready:
+        host.unsaved(unready)
+    transport = ZeroMQ(
+        settings.id, cluster, secret, len(server.vector), host, bind_host=settings.bind
+    )
+    await daemon.run(host, transport, http, Reload(settings, cluster, transport))
+
+
+def _build(
+    settings: config.Settings, cluster: Cluster, checkpoints: Path | None
+) -> tuple[ParameterServer, int | None]:
+    """A server at its last checkpoint or at theta_0, and that checkpoint's step.
+
+    What it begins with is held by nobody else: a model may be large.
+    """
+    log = logger(settings.id)
     initial = initial_model(settings, cluster)
     step, vector, saved = 0, initial.vector, None
     if checkpoints:
@@ -51,12 +70,7 @@ async def serve(settings: config.Settings) -> None:
         pull_after=settings.pull_after,
         checkpoint_period=settings.checkpoint_period if checkpoints else 0,
     )
-    host = Host(server, checkpoints=checkpoints, stop_seconds=settings.stop_seconds)
-    host.saves.step = saved
-    if unready:
-        host.unsaved(unready)
-    transport = ZeroMQ(settings.id, cluster, secret, len(vector), host, bind_host=settings.bind)
-    await daemon.run(host, transport, http, Reload(settings, cluster, transport))
+    return server, saved
 
 
 def _prepare(checkpoints: Path, state: Path) -> CheckpointError | None:

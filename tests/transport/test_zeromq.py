@@ -1,6 +1,7 @@
 """Transports over real sockets on loopback, and peers that do not play by the rules."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -32,6 +33,24 @@ def on_uvloop(main: Main) -> None:
 
 
 # What nodes say to one another
+
+
+def test_what_was_received_is_held_by_nobody_but_the_node(net) -> None:
+    """Not until the next message of that peer comes: vectors are large."""
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1), net.running("w1") as (w1, at_w1):
+            await at_w1.wait(lambda: at_w1.connected_)
+            w1.send(("s1",), Gradient(5, VECTOR))
+            await at_s1.message(Gradient)
+            s1.send(("w1",), Pull(5))
+            await at_w1.message(Pull)
+            await at_w1.repeat_until(lambda: at_w1.received_, lambda: s1.publish(Model(6, VECTOR)))
+            gc.collect()
+            held = [each for each in gc.get_objects() if isinstance(each, zmq.Frame)]
+            assert VECTOR.tobytes() not in [frame.bytes for frame in held]
+
+    on_asyncio(main)
 
 
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
