@@ -154,11 +154,11 @@ class Network:
         """Lose some packets of everybody, by chance."""
         self._rules(f"add rule ip faults passing numgen random mod 100 < {percent} drop")
 
-    def slow(self, megabits: int) -> None:
-        """Let each host send and receive no more than this in a second."""
+    def slow(self, megabits: int, *hosts: str) -> None:
+        """Let each of these hosts, or of all, send and receive no more than this in a second."""
         limit = ("root", "tbf", "rate", f"{megabits}mbit", "burst", "64kb", "latency", "200ms")
-        for host, number in self.hosts.items():
-            self._in(HUB, "tc", "qdisc", "add", "dev", f"h{number}", *limit)
+        for host in hosts or self.hosts:
+            self._in(HUB, "tc", "qdisc", "add", "dev", f"h{self.hosts[host]}", *limit)
             self._in(host, "tc", "qdisc", "add", "dev", "eth0", *limit)
 
     def delay(self, milliseconds: int) -> None:

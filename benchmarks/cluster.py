@@ -1,0 +1,141 @@
+"""What a cluster of real daemons takes on one machine: a step, its start, a large server's memory.
+
+    .venv/bin/python -m benchmarks.cluster --json run/bench/cluster.json
+    .venv/bin/python -m benchmarks.cluster --only step --rounds 9
+
+``step`` is the time of a step with d = 10, so with no data to speak of: 5 servers, 7 workers.
+``start`` runs ``byzsgd local`` and looks at the first server until it has made a step. ``memory``
+compares what servers with d = 25 M hold with ``byzsgd.memory.server_usual_bytes``.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.fleet import PATIENCE_SECONDS, fleet
+from benchmarks.rows import Row, markdown, write
+
+from byzsgd import memory
+from byzsgd_daemons import init, watch
+from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.local import free_addresses
+
+TABLE = "A cluster of 5 servers and 7 workers on one machine"
+MEMORY = "Resident memory of a server"
+
+BLOCK_SECONDS = 2.0
+"""Of steps that are timed together."""
+
+MEMORY_SHAPE: dict[str, Any] = {"servers": 2, "workers": 3, "f_servers": 0, "f_workers": 0}
+"""Small, as every worker with d = 25 M holds a gigabyte as well."""
+
+MEMORY_STEPS = 8
+"""A server's memory is at its peak after a few."""
+
+
+def step(rounds: int) -> list[Row]:
+    """What a step without data takes: time, CPU time, messages."""
+    with fleet(servers=5, workers=7, options={"d": 10}) as running:
+        running.wait_for(50)
+        before, first = running.counters(), running.step()
+        blocks = [running.pace(BLOCK_SECONDS) for _ in range(rounds)]
+        after, last = running.counters(), running.step()
+    received = sum(
+        after[key] - before[key]
+        for key in after
+        if key[0] == "byzsgd_node_messages_total" and "received" in key
+    )
+    return [
+        Row(
+            TABLE,
+            "a step with d = 10",
+            1e3 * median(block.step for block in blocks),
+            "ms",
+            "<= 10",
+            f"median of {rounds} stretches of {BLOCK_SECONDS:g} s",
+        ),
+        Row(
+            TABLE,
+            "CPU time of such a step",
+            1e3 * median(block.cpu_step for block in blocks),
+            "ms",
+            note=f"all 12 daemons, {received / (last - first):.0f} messages received",
+        ),
+    ]
+
+
+def start(rounds: int) -> list[Row]:
+    """What passes from the command to the first step."""
+    seconds = median(_first_step() for _ in range(rounds))
+    return [Row(TABLE, "from byzsgd local to its first step", seconds, "s", "<= 10", "task mnist")]
+
+
+def _first_step() -> float:
+    with tempfile.TemporaryDirectory(prefix="byzsgd-") as folder:
+        plan = init.Plan(steps=0)
+        file = init.create(Path(folder) / "cluster", plan, free_addresses(plan))
+        server = next(iter(read_cluster(file).nodes))
+        began = time.monotonic()
+        command = [sys.executable, "-m", "byzsgd_daemons.cli", "local", "--cluster", str(file)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                while watch.status(server).get("step", 0) < 1:
+                    if process.poll() is not None or time.monotonic() > began + PATIENCE_SECONDS:
+                        raise SystemExit("byzsgd local has made no step")
+                    time.sleep(0.05)
+                return time.monotonic() - began
+            finally:
+                process.send_signal(signal.SIGINT)
+
+
+MEMORY_D = 25_000_000
+
+
+def resident(rounds: int) -> list[Row]:
+    """What servers hold at d = 25 M beside what the formula says."""
+    del rounds  # Once is enough: there is no noise but that of the order of arrivals.
+    d = MEMORY_D
+    with fleet(**MEMORY_SHAPE, options={"d": d}, pull_after=20.0) as running:
+        running.wait_for(MEMORY_STEPS)
+        held, peaks = zip(*map(running.memory, running.cluster.servers), strict=True)
+        said = memory.server_usual_bytes(running.cluster, d)
+    shape = f"{MEMORY_SHAPE['servers']} servers, {MEMORY_SHAPE['workers']} workers"
+    name = f"d = {d / 1e6:g} M, {shape}"
+    note = (
+        f"{median(held) / 1e9:.2f} GB, at most {max(peaks) / 1e9:.2f}; by formula {said / 1e9:.2f}"
+    )
+    away = 100 * abs(median(held) / said - 1)
+    return [Row(MEMORY, name, away, "% off the formula", "<= 10", note)]
+
+
+PARTS: dict[str, Callable[[int], list[Row]]] = {
+    "step": step,
+    "start": start,
+    "memory": resident,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS)
+    arguments = parser.parse_args()
+    rows = []
+    for name in [arguments.only] if arguments.only else PARTS:
+        rows += PARTS[name](arguments.rounds)
+    sys.stdout.write(markdown(rows) + f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    if arguments.json:
+        write(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

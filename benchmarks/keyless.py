@@ -1,0 +1,55 @@
+"""``byzsgd`` with sockets that neither encrypt nor prove anything: what the keys cost.
+
+    .venv/bin/python -m benchmarks.keyless server --cluster cluster.toml --id s0
+
+For benchmarks only, and for clusters whose nodes all run this. ZeroMQ's PLAIN takes CURVE's place:
+a node says its public key as its name, and whoever claims one is believed.
+"""
+
+import sys
+from typing import Any
+
+import zmq
+
+from byzsgd.transport.zap import ADMITTED, NOT_NOW, Doorkeeper
+from byzsgd_daemons import cli
+
+
+def _set(original: Any) -> Any:
+    """An attribute setter of sockets under which the options of CURVE mean PLAIN."""
+
+    def set_plain(self: Any, name: str, value: Any) -> None:
+        match name:
+            case "curve_server":
+                original(self, "plain_server", value)
+            case "curve_publickey":
+                original(self, "plain_username", value)
+                original(self, "plain_password", b"-")
+            case "curve_secretkey" | "curve_serverkey":
+                pass
+            case _:
+                original(self, name, value)
+
+    return set_plain
+
+
+def _answer(
+    self: Any, version: bytes, request: bytes, domain: bytes, address: bytes, *rest: bytes
+) -> list[bytes]:
+    """What ``Doorkeeper`` answers, with the name in the place of the proved key."""
+    _, mechanism, name, _ = rest
+    assert mechanism == b"PLAIN", mechanism
+    if self._lets_in(name.decode(), domain.decode(), address.decode(), 0.0):
+        return [version, request, ADMITTED, b"", name, b""]
+    return [version, request, NOT_NOW, b"", b"", b""]
+
+
+def main() -> int:
+    """Run a command line of ``byzsgd``."""
+    zmq.Socket.__setattr__ = _set(zmq.Socket.__setattr__)  # type: ignore[method-assign]
+    Doorkeeper._answer = _answer  # type: ignore[assignment, method-assign]
+    return cli.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
