@@ -253,10 +253,11 @@ def fleet(
 
 def _end(processes: dict[str, subprocess.Popen[bytes]]) -> None:
     for process in processes.values():
-        process.terminate()
+        assert process.stdin is not None
+        process.stdin.close()
     for process in processes.values():
         try:
-            process.communicate(timeout=STOP_SECONDS)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()

@@ -7,12 +7,17 @@ a node says its public key as its name, and whoever claims one is believed.
 """
 
 import sys
+import time
 from typing import Any
 
 import zmq
 
+from byzsgd.transport import connection
 from byzsgd.transport.zap import ADMITTED, NOT_NOW, Doorkeeper
 from byzsgd_daemons import cli
+
+WELCOME_BYTES = 10
+"""What PLAIN says to who has logged in."""
 
 
 def _set(original: Any) -> Any:
@@ -39,7 +44,7 @@ def _answer(
     """What ``Doorkeeper`` answers, with the name in the place of the proved key."""
     _, mechanism, name, _ = rest
     assert mechanism == b"PLAIN", mechanism
-    if self._lets_in(name.decode(), domain.decode(), address.decode(), 0.0):
+    if self._lets_in(name.decode(), domain.decode(), address.decode(), time.monotonic()):
         return [version, request, ADMITTED, b"", name, b""]
     return [version, request, NOT_NOW, b"", b"", b""]
 
@@ -47,6 +52,7 @@ def _answer(
 def main() -> int:
     """Run a command line of ``byzsgd``."""
     zmq.Socket.__setattr__ = _set(zmq.Socket.__setattr__)  # type: ignore[method-assign]
+    connection.WELCOME_BYTES = WELCOME_BYTES
     Doorkeeper._answer = _answer  # type: ignore[assignment, method-assign]
     return cli.main(sys.argv[1:])
 

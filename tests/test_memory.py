@@ -18,15 +18,14 @@ SECTION = TEXT.partition("\n## Memory")[2].partition("\n## ")[0]
 
 def documented(cluster: Cluster, d: int) -> dict[str, Any]:
     """Every quantity of the documented formula, computed from its text."""
-    block = re.search(r"```text\n(.*?)```", SECTION, re.DOTALL)
-    assert block is not None
+    text = "".join(re.findall(r"```text\n(.*?)```", SECTION, re.DOTALL))
     found: dict[str, Any] = {
         "d": d, "n": len(cluster.nodes), "n_ps": cluster.n_servers, "n_w": cluster.n_workers,
         "f_ps": cluster.f_servers, "f_w": cluster.f_workers, "q_ps": cluster.server_quorum,
         "q_w": cluster.worker_quorum, "MiB": MIB, "KiB": 1024, "ceil": ceil, "min": min,
     }  # fmt: skip
     # A line's words come after two spaces; a line that is indented goes on with a sum.
-    lines = [re.split(r"(?<=\S)  +", line.rstrip())[0] for line in block[1].splitlines()]
+    lines = [re.split(r"(?<=\S)  +", line.rstrip())[0] for line in text.splitlines()]
     for statement in re.sub(r"\n +", " ", "\n".join(lines)).splitlines():
         if statement:
             name, _, expression = statement.partition(" = ")
@@ -45,6 +44,7 @@ def test_the_documented_formula_is_what_is_computed(
 
     assert memory.server_bytes(made, d) == said["server"]
     assert memory.worker_bytes(made, d) == said["worker"]
+    assert memory.server_usual_bytes(made, d) == said["usual"]
 
 
 def test_the_documented_differences_of_the_synchronous_variant(
@@ -67,8 +67,11 @@ def examples(cluster: Callable[..., Cluster]) -> list[str]:
         (1_750_000, "1.75 M", "7 MB"),
         (25_000_000, "25 M", "100 MB"),
     ):
-        server, worker = memory.server_bytes(made, d), memory.worker_bytes(made, d)
-        rows.append(f"| {size} | {vector} | {server / 1e9:.2g} GB | {worker / 1e9:.2g} GB |")
+        amounts = [
+            f"{count(made, d) / 1e9:.2g} GB"
+            for count in (memory.server_usual_bytes, memory.server_bytes, memory.worker_bytes)
+        ]
+        rows.append(f"| {size} | {vector} | {' | '.join(amounts)} |")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How much memory a node can need at worst: the formula of docs/reliability.md as functions.
+"""How much memory a node can need at worst, and usually: docs/reliability.md as functions.
 
 At worst means that the f_servers and f_workers Byzantine nodes do all they can, and that every
 queue is full of vectors that no other queue holds; a calm cluster takes a small part of it. Each
@@ -24,6 +24,9 @@ MIB = 1 << 20
 
 SERVER_BASE_BYTES = 64 * MIB
 """Resident memory of a server before it holds a vector: Python, NumPy and libraries."""
+
+USUAL_BASE_BYTES = 48 * MIB
+"""The same as ``SERVER_BASE_BYTES``, without any room."""
 
 WORKER_BASE_BYTES = 320 * MIB
 """The same of a worker, with torch for the CPU; a data set comes on top."""
@@ -89,6 +92,30 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
         + _small_frames_bytes(received) * hostile
         + connection_bytes(d) * connections
         + _strangers_bytes(cluster)
+    )
+
+
+def server_usual_bytes(cluster: Cluster, d: int) -> int:
+    """Resident memory of a server in a calm run, after some steps.
+
+    All peers are correct and equally fast, so that their vectors come at the same time, and nothing
+    waits to be sent. Freed memory is kept (``transport.malloc``), so this is what it holds at the
+    end of a step's gradients, when that is most.
+
+    Args:
+        cluster: The cluster file's content.
+        d: Coordinates of every vector.
+    """
+    n_ps, n_w = cluster.n_servers, cluster.n_workers
+    # libzmq holds a message until it is whole, and then it is copied.
+    gradients = 2 * n_w
+    # Peers' last models; of a model: its own, its vote, a result of work.
+    models = n_ps - 1 + 3
+    connections = 2 * n_w + 2 * (n_ps - 1)
+    return (
+        USUAL_BASE_BYTES
+        + vector_bytes(d) * (gradients + models)
+        + connection_bytes(d) * connections
     )
 
 
