@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzsgd.vectors import BLOCK, Vector, distance, is_finite, is_vector, norm
+from byzsgd.vectors import BLOCK, Vector, copy_finite, distance, is_finite, is_vector, norm
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
@@ -106,6 +106,29 @@ def test_one_coordinate_that_is_not_finite_is_found(wrong: float, at: int) -> No
 
     vector[at] = wrong
     assert not is_finite(vector)
+
+
+@pytest.mark.parametrize("d", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_copy_that_is_looked_at_is_a_copy(d: int, offset: int) -> None:
+    """As the plain copy and a look after it, also from where memory is not aligned."""
+    memory = bytes(offset) + gaussian(d, seed=1).tobytes()
+    source = np.frombuffer(memory, np.float32, offset=offset)
+    target, plain = np.zeros((2, d), np.float32)
+
+    plain[...] = source
+    assert copy_finite(source, target)
+    np.testing.assert_array_equal(target, plain)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [0, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_a_copy_finds_what_is_not_finite(wrong: float, at: int) -> None:
+    """As ``is_finite`` does, in any block, at its ends too."""
+    vector = np.full(2 * BLOCK + 1, LARGEST, np.float32)
+    vector[at] = wrong
+
+    assert not copy_finite(vector, np.empty_like(vector))
 
 
 def test_what_is_a_vector() -> None:

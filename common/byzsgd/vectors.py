@@ -23,6 +23,24 @@ def is_finite(vector: Vector) -> bool:
     )
 
 
+def copy_finite(source: Vector, target: Vector) -> bool:
+    """Whether every coordinate of a vector is finite; it is copied meanwhile, up to where it isn't.
+
+    As ``target[:] = source`` and ``is_finite(target)``, but block by block: each is looked at
+    while the core's cache still has it.
+
+    Args:
+        source: ``(d,)`` float32, possibly misaligned or of the other byte order.
+        target: ``(d,)`` float32.
+    """
+    for low in range(0, len(source), BLOCK):
+        block = target[low : low + BLOCK]
+        block[...] = source[low : low + BLOCK]
+        if not np.isfinite(block).all():
+            return False
+    return True
+
+
 def is_vector(value: object, d: int) -> bool:
     """Whether a value is a contiguous float32 vector of exactly ``d`` coordinates."""
     return (

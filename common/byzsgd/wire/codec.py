@@ -29,7 +29,7 @@ from byzsgd.messages import (
     Pull,
     Reason,
 )
-from byzsgd.vectors import Vector, is_finite, is_vector
+from byzsgd.vectors import Vector, copy_finite, is_vector
 from byzsgd.wire import limits
 
 Frame: TypeAlias = bytes | bytearray | memoryview
@@ -272,10 +272,8 @@ def _take_payload(header: Header, frames: Sequence[Frame]) -> Vector:
     vector = np.empty(header.payload_bytes // 4, dtype=np.float32)
     low = 0
     for index, frame in enumerate(frames[1:], start=1):
-        block = vector[low : low + len(frame) // 4]
-        block[...] = np.frombuffer(frame, dtype=_FLOAT32)
-        # Looked at here, frame by frame, what was just copied is still in the core's cache.
-        if not is_finite(block):
+        values = np.frombuffer(frame, dtype=_FLOAT32)
+        if not copy_finite(values, vector[low : low + len(values)]):
             raise WireError(Reason.NON_FINITE, f"a coordinate of frame {index}")
-        low += len(block)
+        low += len(values)
     return vector
