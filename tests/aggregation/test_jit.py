@@ -234,10 +234,10 @@ def test_llvmlite_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_llvmlite_may_fail(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     """Where its library does not load or LLVM fails, the result has the same bits."""
 
-    def assembled(text: str) -> jit.Kernel:
+    def engine(text: str) -> object:
         raise error
 
-    monkeypatch.setattr(jit, "assembled", assembled)
+    monkeypatch.setattr(jit, "_engine", engine)
     vectors = edges(5, D)
 
     assert not is_fast(vectors)
@@ -248,7 +248,7 @@ def test_llvmlite_may_fail(monkeypatch: pytest.MonkeyPatch, error: type[Exceptio
 @pytest.mark.usefixtures("nothing_compiled")
 def test_an_llvm_that_does_not_take_the_text_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """An LLVM with another assembly language is as good as none."""
-    monkeypatch.setattr(jit, "assembly", lambda n, lines, value: "define nothing")
+    monkeypatch.setattr(jit, "assembly", lambda *words, **options: "define nothing")
 
     assert not is_fast(edges(5, D))
 

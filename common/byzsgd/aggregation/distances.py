@@ -5,12 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from byzsgd.aggregation import jit, tiles
+from byzsgd.aggregation.jit import LANES
 from byzsgd.aggregation.mixture import Row
 from byzsgd.aggregation.rule import refuse_non_finite
-from byzsgd.vectors import SQUARE_MAX, SQUARE_MIN
+from byzsgd.vectors import SQUARE_MAX, SQUARE_MIN, Vector
 
-BLOCK = 1 << 13
-"""Coordinates handled at once: 32 KiB a row, few enough that no BLAS starts threads for them."""
+BLOCK = 1 << 10
+"""Coordinates whose squares are added up in float32: 4 KiB a row."""
+
+STACK = 4
+"""Blocks that NumPy handles at once: fewer would pay for its calls, more leave the core's cache."""
+
+CHUNK = 64
+"""Blocks that compiled code handles in a call; their sums are added up first."""
 
 
 def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -24,41 +32,108 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
 
     Returns:
         ``(n, n)`` float64, of the right scale also where float32 squares overflow or vanish. An
-        entry depends on its two rows alone, bit for bit on machines of one kind; between kinds of
-        CPU it may differ in about the seventh digit.
+        entry depends on its two rows alone, bit for bit, on every machine.
 
     Raises:
         AggregationError: If a row is not finite.
 
-    Complexity: O(n^2 d) time; two blocks a row of memory.
+    Complexity: O(n^2 d) time; some blocks a row of memory.
     """
     n, d = len(rows), len(rows[0])
-    width = min(BLOCK, d)
-    scratch = np.empty((2, n, width), np.float32)
-    squares = np.zeros((n, n), np.float64)
-    total = np.zeros((n, n), np.float64)
+    if n == 1:
+        refuse_non_finite(rows)
+        return np.zeros((1, 1))
+    vectors = jit.contiguous(rows)
+    kernel = None if vectors is None else tiles.compiled(n, BLOCK)
+    addresses = None if vectors is None else jit.addresses(vectors)
+    # Where i >= j nothing is written: a one is in range.
+    squares = np.ones((min(CHUNK, -(-d // BLOCK)), n, n))
+    total = np.zeros((n, n))
+    stack = Stack(n, d)
     with np.errstate(over="ignore", invalid="ignore"):
-        for low in range(0, d, width):
-            block, difference = scratch[:, :, : d - low]
-            for index, row in enumerate(rows):
-                block[index] = row[low : low + width]
-            for index in range(n - 1):
-                later = difference[index + 1 :]
-                np.subtract(block[index + 1 :], block[index], out=later)
-                np.vecdot(later, later, out=squares[index, index + 1 :])
-            _redo_out_of_range(block, squares)
-            total += squares
-    if n == 1 or not np.isfinite(total).all():
+        for low in range(0, d, CHUNK * BLOCK):
+            length = min(CHUNK * BLOCK, d - low)
+            found = squares[: -(-length // BLOCK)]
+            done = 0
+            if kernel is not None and length >= BLOCK:
+                done = length // BLOCK
+                kernel(addresses, low, done, found.ctypes.data)
+            for first in range(done, len(found), stack.blocks):
+                begin = low + first * BLOCK
+                end = min(begin + stack.blocks * BLOCK, low + length)
+                stack.write([row[begin:end] for row in rows], found[first : first + stack.blocks])
+            if not (found.min() > SQUARE_MIN and found.max() < SQUARE_MAX):
+                _redo_out_of_range([row[low : low + length] for row in rows], found)
+            total += np.add.reduce(found, axis=0)
+    total = np.triu(total, 1)
+    if not np.isfinite(total).all():
         refuse_non_finite(rows)
     return total + total.T
 
 
-def _redo_out_of_range(block: NDArray[np.float32], squares: NDArray[np.float64]) -> None:
+class Stack:
+    """NumPy's path: scratch for sums of squared differences of all pairs of n rows.
+
+    In a block each of ``LANES`` sums takes every ``LANES``-th coordinate, in order; then the upper
+    half of the sums is added to the lower, until one is left. Whatever computes a distance does
+    this, ``tiles`` too, so that all have the same bits.
+    """
+
+    __slots__ = ("_difference", "_left", "_right", "_rows", "_sums", "blocks")
+
+    def __init__(self, n: int, d: int) -> None:
+        """Scratch for n rows of length d; at least two rows."""
+        self.blocks = min(STACK, -(-d // BLOCK))
+        """How many blocks it can handle at once."""
+        # Zeros to the end of a block would change nothing: a short row is padded to full lanes.
+        steps = -(-min(d, BLOCK) // LANES)
+        # Of a step, what NumPy handles in one go: ``LANES`` coordinates of all rows and blocks.
+        self._rows = np.empty((steps, n, self.blocks, LANES), np.float32)
+        self._difference = np.empty(self._rows.size, np.float32)
+        self._sums = np.empty((n * (n - 1) // 2, self.blocks * LANES), np.float32)
+        self._left = np.concatenate([np.arange(n - lag) for lag in range(1, n)])
+        self._right = self._left + np.repeat(np.arange(1, n), np.arange(n - 1, 0, -1))
+
+    def write(self, parts: Sequence[Vector], squares: NDArray[np.float64]) -> None:
+        """Write the sum of squared differences in every block, of all pairs of rows.
+
+        Args:
+            parts: Of each row the coordinates of at most ``blocks`` blocks, the last one maybe
+                cut short.
+            squares: ``(blocks, n, n)``: where i < j it is written to, and left as it is elsewhere.
+        """
+        steps, n, blocks = self._rows.shape[:3]
+        for index, part in enumerate(parts):
+            if len(part) < steps * blocks * LANES:
+                part = np.pad(part, (0, steps * blocks * LANES - len(part)))
+            self._rows[:, index] = part.reshape(blocks, steps, LANES).swapaxes(0, 1)
+        done = 0
+        for lag in range(1, n):
+            count = n - lag
+            width = count * blocks * LANES
+            difference = self._difference[: steps * width].reshape(steps, count, blocks, LANES)
+            np.subtract(self._rows[:, lag:], self._rows[:, :count], out=difference)
+            np.multiply(difference, difference, out=difference)
+            sums = self._sums[done : done + count].reshape(width)
+            np.add.reduce(difference.reshape(steps, width), axis=0, out=sums)
+            done += count
+        folded = self._sums.reshape(-1, blocks, LANES)
+        while folded.shape[2] > 1:
+            half = folded.shape[2] // 2
+            folded = folded[:, :, :half] + folded[:, :, half:]
+        squares[:, self._left, self._right] = folded[:, : len(squares), 0].T
+
+
+def _redo_out_of_range(parts: Sequence[Vector], squares: NDArray[np.float64]) -> None:
     """Do again in float64, which holds every square of a float32, what float32 did not hold."""
-    right = (squares > SQUARE_MIN) & (squares < SQUARE_MAX)
-    for i, j in np.argwhere(np.triu(~right, 1)):
-        wide = block[j].astype(np.float64) - block[i]
-        squares[i, j] = wide @ wide
+    wrong = np.triu(~((squares > SQUARE_MIN) & (squares < SQUARE_MAX)), 1)
+    for i, j in np.argwhere(wrong.any(axis=0)):
+        if np.array_equal(parts[i], parts[j]):
+            continue  # And zero is what was found: liars send the same, and do not cost more.
+        for block in np.flatnonzero(wrong[:, i, j]):
+            where = slice(block * BLOCK, (block + 1) * BLOCK)
+            wide = parts[j][where].astype(np.float64) - parts[i][where]
+            squares[block, i, j] = np.square(wide).sum()
 
 
 def neighbour_sums(squared: NDArray[np.float64], count: int) -> NDArray[np.float64]:

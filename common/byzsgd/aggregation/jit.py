@@ -1,4 +1,4 @@
-"""Networks compiled to vector code: the fast twin of NumPy's path, for those who have llvmlite.
+"""Networks and means compiled to vector code: the fast twin of NumPy's path, with llvmlite.
 
 1. It MUST write the bits that NumPy's path writes, for all finite rows: the same operations in
    the same order, with none of the flags that allow LLVM to compute something else.
@@ -9,14 +9,14 @@
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from byzsgd.aggregation.mixture import Row
 from byzsgd.aggregation.network import Network
 from byzsgd.vectors import Vector
 
@@ -24,15 +24,22 @@ LANES = 16
 """Coordinates handled at once: one register of AVX-512. LLVM splits them for other CPUs."""
 
 ROWS_MAX = 32
-"""Rows above which NumPy does the work: programs outgrow the CPU's registers. Compiling takes
-some 20 ms up to here."""
+"""Inputs of a network above which NumPy does the work: programs outgrow the CPU's registers.
+Compiling takes some 20 ms up to here."""
 
 COORDINATES_MIN = 1 << 14
 """Coordinates below which NumPy does the work: the tenth of a millisecond that it takes is not
 worth loading llvmlite, which takes a tenth of a second and 70 MB. At least ``LANES``."""
 
+STREAMS_MAX = 16
+"""Rows that the CPU reads ahead by itself, all at once; of more rows, the code asks for what is
+``AHEAD``."""
 
-def run(network: Network, rows: Sequence[Row], result: Vector) -> bool:
+AHEAD = 1 << 10
+"""Coordinates that rows are asked for ahead of their use: 4 KiB."""
+
+
+def run(network: Network, rows: Sequence[Sized], result: Vector) -> bool:
     """Whether compiled code has written the mean of the network's middles to ``result``.
 
     If not, ``result`` is undefined, and it is for NumPy's path to write it or to refuse the rows.
@@ -42,54 +49,109 @@ def run(network: Network, rows: Sequence[Row], result: Vector) -> bool:
         rows: n rows of length d.
         result: ``(d,)`` float32, contiguous, sharing no memory with a row.
     """
-    if len(rows) > ROWS_MAX or len(result) < COORDINATES_MIN:
+    return len(rows) <= ROWS_MAX and _run(network, rows, result)
+
+
+def run_mean(rows: Sequence[Sized], result: Vector) -> bool:
+    """Whether compiled code has written the mean of the rows to ``result``; see ``run``."""
+    return _run("mean", rows, result)
+
+
+def run_weighted(rows: Sequence[Sized], weights: NDArray[np.float32], result: Vector) -> bool:
+    """Whether compiled code has written the sum of weights times rows to ``result``; see ``run``.
+
+    Args:
+        rows: n rows of length d.
+        weights: ``(n,)`` float32.
+        result: ``(d,)`` float32, contiguous, sharing no memory with a row.
+    """
+    return _run("weighted", rows, result, np.ascontiguousarray(weights))
+
+
+def _run(
+    work: Network | str,
+    rows: Sequence[Sized],
+    result: Vector,
+    weights: NDArray[np.float32] | None = None,
+) -> bool:
+    vectors = contiguous(rows)
+    if vectors is None:
         return False
+    kernel = compiled(work, len(rows))
+    return kernel is not None and kernel(vectors, result, weights)
+
+
+def contiguous(rows: Sequence[Sized]) -> list[Vector] | None:
+    """The rows, if all are vectors that compiled code takes; else None."""
+    if len(rows[0]) < COORDINATES_MIN:
+        return None
     vectors = [row for row in rows if isinstance(row, np.ndarray) and row.flags.c_contiguous]
-    if len(vectors) < len(rows):
-        return False
-    kernel = compiled(network, len(rows))
-    return kernel is not None and kernel(vectors, result)
+    return vectors if len(vectors) == len(rows) else None
+
+
+def addresses(rows: Sequence[Vector]) -> "ctypes.Array[ctypes.c_void_p]":
+    """What compiled code takes for rows: an array of where they begin."""
+    return (ctypes.c_void_p * len(rows))(*(row.ctypes.data for row in rows))
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """Compiled code. It releases the GIL, keeps no state, and may run in several threads."""
 
-    engine: object
-    """What owns the memory that the code lies in."""
     code: Any
-    """A C function of the addresses of the rows, that of the result, and d; see ``assembly``."""
+    """A C function of the addresses of the rows, of the weights and of the result, and d; see
+    ``assembly``."""
 
-    def __call__(self, rows: Sequence[Vector], result: Vector) -> bool:
+    def __call__(
+        self, rows: Sequence[Vector], result: Vector, weights: NDArray[np.float32] | None = None
+    ) -> bool:
         """Whether every row and what was computed is finite, so that ``result`` holds it.
 
         Args:
             rows: As many as it was compiled for, ``(d,)`` float32, contiguous; d >= ``LANES``.
             result: ``(d,)`` float32, contiguous, sharing no memory with a row.
+            weights: ``(n,)`` float32, contiguous, if it was compiled for weights.
         """
-        addresses = (ctypes.c_void_p * len(rows))(*(row.ctypes.data for row in rows))
-        return bool(self.code(addresses, result.ctypes.data, len(result)))
+        where = None if weights is None else weights.ctypes.data
+        return bool(self.code(addresses(rows), where, result.ctypes.data, len(result)))
 
 
 # Two threads may both compile the same: llvmlite locks LLVM, and either kernel will do.
 @cache
-def compiled(network: Network, n: int) -> Kernel | None:
-    """The kernel of a network of n inputs, made at the first call; None where that fails."""
+def compiled(work: Network | str, n: int) -> Kernel | None:
+    """The kernel of n rows for a network, "mean" or "weighted"; None where compiling fails."""
+    if isinstance(work, Network):
+        lines, value = program(work, n)
+    else:
+        lines, value = mean_program(n) if work == "mean" else weighted_program(n)
+    text = assembly(n, lines, value, weighted=work == "weighted")
+    code = assembled(text, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return None if code is None else Kernel(code)
+
+
+def assembled(text: str, *arguments: type) -> Any:
+    """The C function ``kernel`` of an assembly text, for the CPU that this runs on.
+
+    Args:
+        text: Of LLVM's assembly language.
+        arguments: The types of ctypes that the function takes; it returns an int32.
+
+    Returns:
+        The function, or None: where there is no llvmlite or its library does not load, this
+        process may not make code, LLVM does not take the text or know the CPU, or llvmlite has
+        other functions than when this was written.
+    """
     try:
-        return assembled(assembly(n, *program(network, n)))
+        engine = _engine(text)
     except (ImportError, OSError, RuntimeError, AttributeError):
         return None
+    code: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(engine.get_function_address("kernel"))
+    code.engine = engine  # It owns the memory that the code lies in.
+    return code
 
 
-def assembled(text: str) -> Kernel:
-    """The kernel that LLVM makes of an assembly text, for the CPU that this runs on.
-
-    Raises:
-        ImportError: If there is no llvmlite.
-        OSError: If its library does not load, or this process may not make code.
-        RuntimeError: If LLVM does not take the text, or does not know the CPU.
-        AttributeError: If llvmlite has other functions than when this was written.
-    """
+def _engine(text: str) -> Any:
+    """What LLVM makes of an assembly text."""
     # Imported here, because most processes never get here: it takes a tenth of a second.
     import llvmlite.binding as llvm
 
@@ -104,8 +166,7 @@ def assembled(text: str) -> Kernel:
     )
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine)
     engine.finalize_object()
-    signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-    return Kernel(engine, signature(engine.get_function_address("kernel")))
+    return engine
 
 
 FLOATS = f"<{LANES} x float>"
@@ -127,6 +188,25 @@ def program(network: Network, n: int) -> tuple[list[str], str]:
         ]
         registers[to] = f"%v{index}"
     return lines + _mean([registers[middle] for middle in network.middles]), "%mean"
+
+
+def mean_program(n: int) -> tuple[list[str], str]:
+    """The lines for the mean of all rows, as ``byzsgd.aggregation.average`` computes it."""
+    lines, total = [], "%row0"
+    for k in range(1, n):
+        lines.append(f"%sum{k} = fadd {FLOATS} {total}, %row{k}")
+        total = f"%sum{k}"
+    return [*lines, f"%mean = fdiv {FLOATS} {total}, {_all(n)}"], "%mean"
+
+
+def weighted_program(n: int) -> tuple[list[str], str]:
+    """The lines for a weighted sum, as ``byzsgd.aggregation.mixture`` computes it."""
+    lines = [f"%product{k} = fmul {FLOATS} %row{k}, %weight{k}" for k in range(n)]
+    total = "%product0"
+    for k in range(1, n):
+        lines.append(f"%sum{k} = fadd {FLOATS} {total}, %product{k}")
+        total = f"%sum{k}"
+    return lines, total
 
 
 def _mean(values: Sequence[str]) -> list[str]:
@@ -157,17 +237,19 @@ def _all(number: float) -> str:
     return f"<{', '.join([f'float {float(number)}'] * LANES)}>"
 
 
-def assembly(n: int, lines: Sequence[str], value: str) -> str:
+def assembly(n: int, lines: Sequence[str], value: str, weighted: bool = False) -> str:
     """LLVM's assembly of a C function that runs a program on all coordinates of n rows.
 
-    It is ``int32_t kernel(const float *const *rows, float *result, int64_t d)`` and returns 1 if
-    every row and the result are finite, else 0. It does ``LANES`` coordinates at a time and the
-    last ones of d together, so some twice, and d must not be less. No address need be aligned.
+    It is ``int32_t kernel(const float *const *rows, const float *weights, float *result, int64_t
+    d)`` and returns 1 if every row and the result are finite, else 0. It does ``LANES`` coordinates
+    at a time and the last ones of d together, so some twice, and d must not be less. No address
+    need be aligned.
 
     Args:
         n: How many rows.
         lines: Instructions over ``%row0``, ``%row1`` and so on: ``LANES`` coordinates each.
         value: The name of what they compute for the result.
+        weighted: Whether they use ``%weight0`` and so on: a row's weight in every lane.
     """
     address, load, check = [], [], []
     for k in range(n):
@@ -179,6 +261,19 @@ def assembly(n: int, lines: Sequence[str], value: str) -> str:
             f"%from{k} = getelementptr float, ptr %base{k}, i64 %at",
             f"%row{k} = load {FLOATS}, ptr %from{k}, align 1",
         ]
+        if n > STREAMS_MAX:
+            load += [
+                f"%ahead{k} = getelementptr float, ptr %from{k}, i64 {AHEAD}",
+                f"call void @llvm.prefetch.p0(ptr %ahead{k}, i32 0, i32 2, i32 1)",
+            ]
+        if weighted:
+            address += [
+                f"%place{k} = getelementptr float, ptr %weights, i64 {k}",
+                f"%number{k} = load float, ptr %place{k}",
+                f"%first{k} = insertelement {FLOATS} poison, float %number{k}, i32 0",
+                f"%weight{k} = shufflevector {FLOATS} %first{k}, {FLOATS} poison, "
+                f"<{LANES} x i32> {ZERO}",
+            ]
     for k, number in enumerate([*(f"%row{k}" for k in range(n)), value]):
         # Zero times a number is zero, but NaN if it is not finite; and NaN plus anything is NaN.
         check.append(
@@ -188,8 +283,9 @@ def assembly(n: int, lines: Sequence[str], value: str) -> str:
     newline = "\n  "
     return f"""
 declare {FLOATS} @llvm.fmuladd.v{LANES}f32({FLOATS}, {FLOATS}, {FLOATS})
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 
-define i32 @kernel(ptr %rows, ptr %result, i64 %d) {{
+define i32 @kernel(ptr %rows, ptr %weights, ptr %result, i64 %d) {{
 start:
   %last = sub i64 %d, {LANES}
   {newline.join(address)}

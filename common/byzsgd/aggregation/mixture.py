@@ -6,6 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from byzsgd.aggregation import jit
 from byzsgd.vectors import Vector
 
 BLOCK = 1 << 14
@@ -68,7 +69,11 @@ class Mixture:
         return total
 
     def write(self, result: Vector) -> None:
-        """Write all of it to a vector, block by block."""
+        """Write all of it to a vector: compiled code does it, or NumPy, block by block."""
+        if self._narrow and not self._equal:
+            weights = self._weights.astype(np.float32)
+            if jit.run_weighted(self._rows, weights, result):
+                return
         for low in range(0, len(result), BLOCK):
             result[low : low + BLOCK] = self[low : low + BLOCK]
 
