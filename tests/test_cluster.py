@@ -78,6 +78,7 @@ def test_what_the_file_leaves_out_has_the_documented_default() -> None:
         "rule": "mda",
         "pre_steps": (),
         "gather_period": 1,
+        "overlapped_gather": False,
         "learning_rate": 0.1,
         "learning_rate_decay_steps": 0.0,
         "worker_momentum": 0.9,
@@ -286,6 +287,8 @@ def test_integers_are_integers_within_limits(key: str, minimum: int, value: obje
         ("worker_momentum", 1.0, "a number at least 0 and below 1"),
         ("worker_momentum", -0.1, "a number at least 0 and below 1"),
         ("gather_period", "Auto", 'an integer from 1 to 2^53, or "auto"'),
+        ("overlapped_gather", 1, "true or false"),
+        ("overlapped_gather", "yes", "true or false"),
         ("variant", "partly", "one of: asynchronous, synchronous"),
         ("pre_steps", "nnm", 'a list of texts, such as ["nnm"]'),
         ("pre_steps", [1], 'a list of texts, such as ["nnm"]'),
@@ -492,6 +495,8 @@ def test_one_wrong_value_is_a_cluster_or_a_report(key: str, value: Any) -> None:
         ({"servers": 8, "f_servers": 2, "gather_period": 5}, []),
         ({"servers": 8, "f_servers": 2, "gather_period": "auto"}, []),
         ({"servers": 8, "f_servers": 2, "gather_period": 6}, ["gather_period = 6"]),
+        ({"overlapped_gather": True}, []),
+        ({"servers": 8, "f_servers": 2, "overlapped_gather": True}, ["overlapped_gather = true"]),
     ],
 )
 def test_what_is_allowed_and_unwise_is_said(changes: dict[str, Any], words: list[str]) -> None:
@@ -500,6 +505,15 @@ def test_what_is_allowed_and_unwise_is_said(changes: dict[str, Any], words: list
 
     assert len(warnings) == len(words)
     assert all(warning.startswith(word) for warning, word in zip(warnings, words, strict=True))
+
+
+def test_gathers_overlap_in_the_asynchronous_variant_alone() -> None:
+    """The refusal says what to do instead."""
+    assert Cluster.from_mapping(file(overlapped_gather=True)).overlapped_gather
+    [problem] = problems(file(overlapped_gather=True, variant="synchronous"))
+
+    assert problem.startswith("overlapped_gather: not with variant = synchronous")
+    assert problem.endswith("leave it out, or take variant = asynchronous")
 
 
 # Digests
@@ -513,6 +527,7 @@ OTHER_VALUES: dict[str, Any] = {
     "task_options": {"x": 1},
     "rule": "krum",
     "gather_period": 2,
+    "overlapped_gather": True,
     "learning_rate": 0.2,
     "learning_rate_decay_steps": 10.0,
     "worker_momentum": 0.5,
@@ -589,5 +604,5 @@ def test_equal_numbers_have_equal_digests_however_they_are_written() -> None:
 
 def test_digests_are_the_same_on_every_machine_and_in_every_version() -> None:
     """A fixed file has a fixed digest: nothing of it depends on the process."""
-    assert Cluster.from_mapping(file()).digest().hex() == "1b0d7360f1cae9af4f432997590285da"
+    assert Cluster.from_mapping(file()).digest().hex() == "c21369e733f9328dd194f0510dae5d29"
     assert Cluster.from_mapping(file()).digest("task").hex() == "b89418bb92ca29ef3481954dac872e65"

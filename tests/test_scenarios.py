@@ -44,7 +44,10 @@ class Scenario:
         name, *rest = line.split()
         words = [word for word in rest if "=" not in word]
         pairs = (word.split("=") for word in rest if "=" in word)
-        options = {key: json.loads(v) if v[-1].isdigit() else v for key, v in pairs}
+        options = {
+            key: json.loads(v) if v[-1].isdigit() or v in ("true", "false") else v
+            for key, v in pairs
+        }
         match name:
             case "server" | "worker":
                 mine = {key: options.pop(key) for key in NODE_OPTIONS if key in options}

@@ -140,6 +140,10 @@ class Cluster:
     """T: learning steps between two gathers. 1 is safe everywhere; 5 costs fewer bytes and was
     safe with f_servers <= 1; ``auto`` takes 1 / (3 l eta_1) with l estimated from the task. The
     synchronous variant wants 2 to 5, and has 5 by default: in gathers it saves nothing."""
+    overlapped_gather: bool = False
+    """Whether workers get the model of a gather step before servers contract it, so that a gather
+    costs bytes but no waiting; the update starts from the contracted model. Asynchronous only. Off
+    by default: with f_servers >= 2 a combined attack drives servers further apart."""
     learning_rate: float = 0.1
     """eta: step size of the first step."""
     learning_rate_decay_steps: float = 0.0
@@ -209,6 +213,11 @@ class Cluster:
             found.append(
                 f"gather_period = {period} with variant = synchronous: workers keep {KEPT_MAX} "
                 "gradients for servers that lost them, so one further behind waits for a gather"
+            )
+        if self.overlapped_gather and self.f_servers >= 2:
+            found.append(
+                f"overlapped_gather = true with f_servers = {self.f_servers}: a combined attack "
+                "has driven servers apart; false is safe"
             )
         if self.f_workers > 0 and self.worker_momentum == 0:
             found.append("worker_momentum = 0: stealthy attacks win near n/3; 0.9 holds them off")
@@ -350,6 +359,7 @@ class _Reader:
             "rule": self.text("rule", "mda"),
             "pre_steps": self.texts("pre_steps"),
             "gather_period": self.gather_period(GATHER_PERIOD[variant]),
+            "overlapped_gather": self.overlapped_gather(variant),
             "learning_rate": self.number("learning_rate", 0.1, above=0.0),
             "learning_rate_decay_steps": self.number("learning_rate_decay_steps", 0.0, minimum=0.0),
             "worker_momentum": self.number("worker_momentum", 0.9, minimum=0.0, below=1.0),
@@ -449,6 +459,18 @@ class _Reader:
         if type(value) is not int or not 1 <= value <= INTEGER_MAX:
             self.wrong("gather_period", value, f'{_integer_from(1)}, or "auto"')
             return 1
+        return value
+
+    def overlapped_gather(self, variant: Variant) -> bool:
+        value: object = self.mapping.get("overlapped_gather", False)
+        if not isinstance(value, bool):
+            self.wrong("overlapped_gather", value, "true or false")
+            return False
+        if value and variant is Variant.SYNCHRONOUS:
+            self.problems.append(
+                "overlapped_gather: not with variant = synchronous, whose filters measure from "
+                "contracted models; leave it out, or take variant = asynchronous"
+            )
         return value
 
     def nodes(self) -> list[Member]:

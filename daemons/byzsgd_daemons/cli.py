@@ -192,6 +192,8 @@ def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add("variant", str, "asynchronous or synchronous (default: asynchronous)")
     add("round-timeout", _seconds, "longest round, if synchronous, in seconds (default: 2)")
     add("gather-period", _count, "steps between two gathers (default: 1; synchronous: 5)")
+    sub.add_argument("--overlapped-gather", action="store_true", default=argparse.SUPPRESS,
+                     help="workers compute while servers gather")  # fmt: skip
     sub.add_argument("--pre-step", dest="pre_steps", action="append", metavar="NAME",
                      default=argparse.SUPPRESS, help="before the rule; again for more")  # fmt: skip
     add("learning-rate", float, "eta (default: the task's)")

@@ -48,6 +48,8 @@ class Plan:
     """Learning steps; what suits the task."""
     gather_period: int | None = None
     """T; what suits the variant."""
+    overlapped_gather: bool = False
+    """Whether workers compute while servers gather; asynchronous only."""
     round_timeout: float = 2.0
     """Seconds a round may take, of the synchronous variant."""
     learning_rate: float | None = None
@@ -154,6 +156,7 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         tau=max(steps // 3, 1),
         worker_momentum=beta,
         gather_period=period if plan.gather_period is None else plan.gather_period,
+        overlapped_gather=json.dumps(plan.overlapped_gather),
         rule=plan.rule,
         pre_steps=json.dumps(plan.pre_steps),
         variant=json.dumps(plan.variant),
@@ -226,6 +229,10 @@ worker_momentum = {worker_momentum}
 # 5 costs fewer bytes and is safe with f_servers <= 1; "auto" estimates it from the task. The
 # synchronous variant wants 2 to 5.
 gather_period = {gather_period}
+# With true, workers compute while servers gather, so that a gather costs bytes but no waiting: up
+# to half as many steps more where messages take long. Safe with f_servers <= 1; not with the
+# synchronous variant.
+overlapped_gather = {overlapped_gather}
 
 # How servers aggregate gradients: mda is ByzSGD's; krum needs worker_quorum >= 2 f_workers + 3;
 # coordinate_median; average withstands nobody.

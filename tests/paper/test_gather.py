@@ -71,6 +71,20 @@ def test_the_median_replaces_the_model(server: Make) -> None:
     assert s1.node.vector == v(4)
 
 
+def test_an_overlapped_gather(cluster: Make, server: Make) -> None:
+    """theta_{t+1} goes to workers and servers at once, the next update from the contracted one."""
+    s1 = server(cluster(overlapped_gather=True))
+    assert update(s1, 0) == [
+        "publish Model step=1 value=1",
+        "send GatherModel step=1 value=1 to s2 s3 s4 s5",
+    ]
+    for peer, value in {"s2": 3, "s3": 5, "s4": 900}.items():
+        s1.receives(peer, GatherModel(1, v(value)))
+
+    assert s1.works() == []
+    assert s1.hears(("w1", "w2", "w3"), Gradient(1, v(-1)))[0].endswith("; from 4 at rate 1")
+
+
 def test_an_even_count_takes_the_mean_of_the_two_middles(server: Make) -> None:
     """M: coordinate-wise median; an even count takes the mean of the two middles."""
     s1 = server()

@@ -54,6 +54,17 @@ happenings = st.lists(
 )
 periods = st.sampled_from([1, 2, 4])
 
+KINDS: list[dict[str, Any]] = [
+    {"variant": "asynchronous"},
+    {"variant": "asynchronous", "overlapped_gather": True},
+    {"variant": "synchronous"},
+]
+"""What a cluster file may ask a server to be."""
+
+every_kind = pytest.mark.parametrize(
+    "kind", KINDS, ids=["asynchronous", "overlapped", "synchronous"]
+)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def short_priming() -> Iterator[None]:
@@ -103,7 +114,7 @@ def room(node: Node) -> int:
     return WINDOW_STEPS * n_servers
 
 
-@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
+@every_kind
 @pytest.mark.parametrize("role", ["server", "worker"])
 @settings(derandomize=True, deadline=None, max_examples=250)
 @given(period=periods, happened=happenings)
@@ -112,7 +123,7 @@ def test_equal_event_lists_give_equal_effects(
     converse: Make,
     words: Callable[[Effect], str],
     role: str,
-    variant: str,
+    kind: dict[str, Any],
     period: int,
     happened: list[Happening],
 ) -> None:
@@ -120,7 +131,7 @@ def test_equal_event_lists_give_equal_effects(
 
     Every conversation validates its node after each event.
     """
-    shared = cluster(variant=variant, gather_period=period, steps=4, learning_rate=0.5)
+    shared = cluster(**kind, gather_period=period, steps=4, learning_rate=0.5)
     lives = []
     for _ in range(2):
         node = (
@@ -161,7 +172,7 @@ def test_who_is_no_server_never_moves_a_worker(
     assert conversation.work == []
 
 
-@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
+@every_kind
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(
     lies=st.lists(st.tuples(st.sampled_from(["s5", "w4", "op"]), messages), max_size=40),
@@ -170,12 +181,12 @@ def test_who_is_no_server_never_moves_a_worker(
 def test_as_many_liars_as_are_tolerated_never_move_a_server(
     cluster: Make,
     converse: Make,
-    variant: str,
+    kind: dict[str, Any],
     lies: list[tuple[str, Message]],
     waits: list[float],
 ) -> None:
     """One server, one worker and an operator, alone with a server: it stays where it is."""
-    shared = cluster(variant=variant)
+    shared = cluster(**kind)
     conversation = converse(server_of(shared, "s1", np.float32([0])))
     for (liar, lie), seconds in zip(lies, waits, strict=False):
         live(conversation, shared.digests(), [("received", (liar, lie)), ("waits", seconds)])

@@ -22,7 +22,13 @@ def worst(simulate: Callable[..., Simulation]) -> Callable[..., float]:
     """The accuracy of the worst correct server at the end, and how it would be without liars."""
 
     @cache
-    def train(variant: Variant, workers: str | None, servers: str | None, timing: Timing) -> float:
+    def train(
+        variant: Variant,
+        workers: str | None,
+        servers: str | None,
+        timing: Timing,
+        overlapped: bool = False,
+    ) -> float:
         simulation = simulate(
             SHAPE,
             seed=1,
@@ -31,6 +37,7 @@ def worst(simulate: Callable[..., Simulation]) -> Callable[..., float]:
             workers_say=workers,
             servers_say=servers,
             timing=timing,
+            overlapped_gather=overlapped,
         )
         simulation.run()
         return min(simulation.accuracies().values())
@@ -46,6 +53,17 @@ def test_lying_servers(attack: str, variant: Variant, worst: Callable[..., float
 
     assert calm > 0.5
     assert worst(variant, None, attack, Timing.EARLY) > calm - 0.05
+
+
+@pytest.mark.parametrize("timing", list(Timing), ids=str)
+@pytest.mark.parametrize("pair", [("optimal", "keep"), ("equivocate", "push")], ids="+".join)
+def test_liars_where_gathers_overlap(
+    pair: tuple[str, str], timing: Timing, worst: Callable[..., float]
+) -> None:
+    """Nor do they gain by it that workers have models that no gather has contracted."""
+    calm = worst(Variant.ASYNCHRONOUS, None, None, Timing.EARLY)
+
+    assert worst(Variant.ASYNCHRONOUS, *pair, timing, overlapped=True) > calm - 0.05
 
 
 @pytest.mark.parametrize("attack", names(Role.WORKER))

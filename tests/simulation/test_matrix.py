@@ -7,12 +7,18 @@ off. `byzsgd evaluate --in-memory --only matrix` runs every pair.
 import inspect
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
+from math import inf
+from pathlib import Path
 
 import pytest
 
 from byzsgd import attacks
 from byzsgd.cluster import Role
+from byzsgd.simulation import Simulation
 from byzsgd.simulation.promises import NoPromises, Promises
+from byzsgd.tasks import load_task
+from byzsgd.vectors import distance
 from byzsgd_daemons.evaluate import memory
 from byzsgd_daemons.evaluate.margins import margin
 from byzsgd_daemons.evaluate.plan import (
@@ -20,10 +26,12 @@ from byzsgd_daemons.evaluate.plan import (
     VANILLA,
     VARIANTS,
     Experiment,
+    Run,
     Scale,
     experiments,
 )
 from byzsgd_daemons.evaluate.results import Outcome, State
+from byzsgd_daemons.init import Plan
 
 STEPS = 100
 """Enough for vanilla to reach 96 % and more."""
@@ -113,6 +121,20 @@ def test_without_gathers_servers_drift_apart() -> None:
     assert len(drifts) == STEPS + 1, "every step is seen"
     assert sum(fell) >= len(fell) - 2
     assert free.drift[-1][1] > 2 * max(drift for _, drift in kept.drift)
+
+
+def test_where_gathers_overlap_the_contracted_model_is_evaluated() -> None:
+    """As an operator gets it, and not the one that workers compute at."""
+    run = Run(plan=Plan(task="quadratic", steps=6, overlapped_gather=True), in_memory=True)
+    task = load_task("quadratic", {}, directory=Path())
+    simulation = Simulation(memory.cluster_of(run), task, seed=1)
+    observer = memory._Observer(run, simulation)
+    simulation.run_until(observer, seconds=inf)
+    *_, last = observer.points(task)
+    ends = [server.vector for server in simulation.servers.values()]
+
+    assert last.step == 6
+    assert last.drift == max(distance(one, other) for one, other in combinations(ends, 2)) > 0
 
 
 def test_a_run_depends_on_its_seed_alone() -> None:

@@ -170,6 +170,53 @@ def test_a_server_votes_for_its_update(promises: Promises) -> None:
         says(promises, "s2", GatherModel(5, np.float32([7])))
 
 
+@pytest.fixture
+def overlapped(cluster: Callable[..., Cluster]) -> Promises:
+    """Watches s1 in a gather of every step that overlaps, after an update to the vote 0."""
+    watch = Promises(cluster(overlapped_gather=True), ("s4", "w1"))
+    watch.starts("s1", 4, np.float32([7]))
+    for who, vector in G.items():
+        hears(watch, "s1", who, Gradient(4, vector))
+        hears(watch, "s1", who, Gradient(5, vector))
+    for who in ("s2", "s3", "s4"):
+        hears(watch, "s1", who, GatherModel(5, V[who]))
+    watch.aggregated("s1", effect(**UPDATE), V["s1"])
+    says(watch, "s1", Model(5, V["s1"]))
+    says(watch, "s1", GatherModel(5, V["s1"]))
+    return watch
+
+
+def test_where_gathers_overlap_the_vote_is_scattered(overlapped: Promises) -> None:
+    """And the contracted model is saved, and is what the next update starts from."""
+    overlapped.aggregated("s1", effect(**GATHER), np.float32([1.5]))
+    says(overlapped, "s1", Model(5, V["s1"]))
+    overlapped.saved("s1", SaveCheckpoint(5, np.float32([1.5])))
+
+    started = {**UPDATE, "step": 5, "model": np.float32([1.5])}
+    overlapped.aggregated("s1", effect(**started), np.float32([0.5]))
+
+
+def test_where_gathers_overlap_no_update_precedes_the_contraction(overlapped: Promises) -> None:
+    """Neither is the model saved that the workers were told, before or after it."""
+    early = {**UPDATE, "step": 5, "model": V["s1"]}
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="the model of step 5 was another one"):
+            overlapped.aggregated("s1", effect(**early), np.float32([0.5]))
+        with pytest.raises(AssertionError, match="model 5 is not its own"):
+            overlapped.saved("s1", SaveCheckpoint(5, V["s1"]))
+        overlapped.aggregated("s1", effect(**GATHER), np.float32([1.5]))
+
+
+def test_where_gathers_overlap_workers_never_hear_the_contracted_model(
+    overlapped: Promises,
+) -> None:
+    """They were told the vote of that step: another model would be equivocation."""
+    overlapped.aggregated("s1", effect(**GATHER), np.float32([1.5]))
+
+    with pytest.raises(AssertionError, match="equivocates about the model of step 5"):
+        says(overlapped, "s1", Model(5, np.float32([1.5])))
+
+
 def test_a_server_that_caught_up(promises: Promises) -> None:
     """It votes for and scatters what it adopted."""
     promises.new_life("s1", 4)

@@ -35,6 +35,7 @@ from byzsgd.protocol.events import (
     Result,
 )
 from byzsgd.protocol.node import Node
+from byzsgd.protocol.overlapped import OverlappedServer
 from byzsgd.protocol.server import ParameterServer
 from byzsgd.protocol.synchronous import SynchronousServer, SynchronousWorker
 from byzsgd.protocol.variant import server_of, worker_of
@@ -51,6 +52,7 @@ __all__ = [
     "ModelTried",
     "NewLife",
     "Node",
+    "OverlappedServer",
     "ParameterServer",
     "PeerConnected",
     "Publish",

@@ -125,6 +125,10 @@ class ParameterServer(Node):
         """One of ``Phase``."""
         return self._phase.value
 
+    def is_gathering(self) -> bool:
+        """Whether the model of this step is still to be contracted."""
+        return self._phase in (Phase.GATHER, Phase.CONTRACT)
+
     def waiting(self) -> Waiting | None:
         """Whom the server waits for: workers in a scatter, servers in a gather."""
         if self._phase is Phase.SCATTER:
@@ -146,10 +150,12 @@ class ParameterServer(Node):
         self._gradients.validate()
         self._models.validate()
         if self._phase is not Phase.CATCH_UP:
-            gathers = self._phase in (Phase.GATHER, Phase.CONTRACT)
-            assert self.step - self.model_step == gathers
+            self._validate_steps()
         waits = self._phase in (Phase.SCATTER, Phase.GATHER)
         assert waits == (self.deadline < inf)
+
+    def _validate_steps(self) -> None:
+        assert self.step - self.model_step == self.is_gathering()
 
     # Messages
 
@@ -199,18 +205,31 @@ class ParameterServer(Node):
             self._send((peer,), vote)
             self._answered[peer] = now
         if self.model_step >= step and not (vote and vote.step >= self.model_step):
-            self._send((peer,), Model(self.model_step, self.vector))
+            self._send((peer,), self._scattered())
             self._answered[peer] = now
+
+    def _scattered(self) -> Model:
+        """What the workers are told of the step."""
+        return Model(self.model_step, self.vector)
 
     # A step
 
     def _scatter(self, step: int, vector: Vector, now: float) -> None:
+        self._begin(step, vector)
+        self._expect_gradients(now)
+
+    def _begin(self, step: int, vector: Vector) -> None:
+        """Begin a step with a model, which goes to the workers."""
         self.step = self.model_step = step
         self.vector = vector
         self._ahead_since = inf
         self._gradients.advance(step)
-        self._models.advance(step + 1)
         self._announce(Model(step, vector))
+
+    def _expect_gradients(self, now: float) -> None:
+        """Hand on the model that the update of this step starts from, and wait for gradients."""
+        step, vector = self.step, self.vector
+        self._models.advance(step + 1)
         last = 0 < self.cluster.steps <= step
         for peer in [peer for peer, ordered in self._orders.items() if ordered <= step or last]:
             del self._orders[peer]
@@ -301,7 +320,7 @@ class ParameterServer(Node):
             self._updated(event, now)
         elif self._phase is Phase.CONTRACT:
             self._watch_gather(event.report)
-            self._scatter(event.step, event.vector, now)
+            self._contracted(event, now)
         elif self._phase is Phase.CATCH_UP:
             self._caught_up(event, now)
 
@@ -315,6 +334,9 @@ class ParameterServer(Node):
             self._gather(step, event.vector, now)
         else:
             self._scatter(step, event.vector, now)
+
+    def _contracted(self, event: Aggregated, now: float) -> None:
+        self._scatter(event.step, event.vector, now)
 
     def _watch_gather(self, report: Report) -> None:
         self.progress.gathers += 1

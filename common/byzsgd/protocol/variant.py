@@ -2,6 +2,7 @@
 
 from byzsgd.cluster import Cluster, Variant
 from byzsgd.protocol.node import PULL_AFTER, Node
+from byzsgd.protocol.overlapped import OverlappedServer
 from byzsgd.protocol.server import ParameterServer
 from byzsgd.protocol.synchronous import SynchronousServer, SynchronousWorker
 from byzsgd.protocol.worker import Worker
@@ -19,8 +20,12 @@ def server_of(
     checkpoint_period: int = 0,
 ) -> ParameterServer:
     """A correct server of a cluster; the arguments are those of ``ParameterServer``."""
-    synchronous = cluster.variant is Variant.SYNCHRONOUS
-    return (SynchronousServer if synchronous else ParameterServer)(
+    kind = ParameterServer
+    if cluster.variant is Variant.SYNCHRONOUS:
+        kind = SynchronousServer
+    elif cluster.overlapped_gather:
+        kind = OverlappedServer
+    return kind(
         identity,
         cluster,
         vector,

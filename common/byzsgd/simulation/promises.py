@@ -22,6 +22,12 @@ from byzsgd.vectors import Vector
 VECTOR_MESSAGES = (Model, GatherModel, Gradient)
 """The messages that carry a vector."""
 
+Kind = type[Message] | type[SaveCheckpoint]
+"""What a node came to something as."""
+
+START = SaveCheckpoint
+"""The kind of what a server's update starts from, which is also what it saves."""
+
 Votes = list[tuple[str, bytes]]
 """Who voted, sorted, and the digest of each vote."""
 
@@ -41,8 +47,8 @@ class Promises:
         self._told: dict[str, dict[tuple[str, type[Message], int], list[bytes]]] = {}
         self._order: dict[tuple[str, str, type[Message]], list[int]] = {}
         # What a node came to: the model that a server scatters at a step or a worker takes its
-        # gradient at, and a server's vote in a gather.
-        self._own: dict[str, dict[tuple[type[Message], int], bytes]] = {}
+        # gradient at, a server's vote in a gather, and what its update starts from.
+        self._own: dict[str, dict[tuple[Kind, int], bytes]] = {}
         self._restarts = False
         self._results: dict[tuple[object, ...], bytes] = {}
         self._reached = 0
@@ -111,19 +117,24 @@ class Promises:
         digest, own, model = digest_of(result), self._own[identity], None
         if effect.model is not None:
             model = digest_of(effect.model)
-            right = model == own.get((Model, effect.step))
+            right = model == own.get((START, effect.step))
             assert right, f"the model of step {effect.step} was another one"
             self._check_told(identity, votes, Gradient, effect.step)
             self._check_update(effect)
             self._comes_to(identity, effect.step + 1, digest)
             if self._is_gather(effect.step + 1):
-                own.pop((Model, effect.step + 1), None)
+                # Until it is contracted it is a vote, and where gathers overlap what is scattered.
+                del own[START, effect.step + 1]
+                if not self._cluster.overlapped_gather:
+                    del own[Model, effect.step + 1]
         elif effect.own is not None:
             assert self._is_gather(effect.step), f"no gather belongs to step {effect.step}"
             assert identity == effect.own, f"a gather of {effect.own}"
             vote = own.get((GatherModel, effect.step))
             assert (identity, vote) in votes, "a gather without the own model"
-            own[Model, effect.step] = digest
+            own[START, effect.step] = digest
+            if not self._cluster.overlapped_gather:
+                own[Model, effect.step] = digest
             self._check_told(identity, votes, GatherModel, effect.step)
         elif identity in self._workers:
             self._check_told(identity, votes, Model, effect.step)
@@ -185,9 +196,9 @@ class Promises:
         """A correct server puts a model on disk, to start from it again.
 
         Raises:
-            AssertionError: If it is not what the server came to at that step.
+            AssertionError: If it is not what the server's update of that step starts from.
         """
-        self._check_own(identity, Model, effect.step, digest_of(effect.vector))
+        self._check_own(identity, START, effect.step, digest_of(effect.vector))
 
     def holds(self, identity: str, vectors: int) -> None:
         """A correct node holds vectors in its memory.
@@ -228,9 +239,11 @@ class Promises:
 
     def _comes_to(self, identity: str, step: int, digest: bytes) -> None:
         """A server has the model of a step, which is its vote if that is a gather step."""
-        self._own[identity][Model, step] = self._own[identity][GatherModel, step] = digest
+        self._own[identity] |= dict.fromkeys(
+            [(Model, step), (GatherModel, step), (START, step)], digest
+        )
 
-    def _check_own(self, identity: str, kind: type[Message], step: int, digest: bytes) -> None:
+    def _check_own(self, identity: str, kind: Kind, step: int, digest: bytes) -> None:
         """What a server says or saves is what it came to, nothing older and nothing else."""
         what = "vote" if kind is GatherModel else "model"
         assert digest == self._own[identity].get((kind, step)), f"{what} {step} is not its own"

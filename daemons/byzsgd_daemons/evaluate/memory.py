@@ -138,7 +138,8 @@ class _Observer:
         """Whether the training has ended, one way or the other."""
         now = self._simulation.timeline.now
         for identity, server in self._servers.items():
-            if self._seen[identity] != server.model_step:
+            # Of a gather step an operator is told the contracted model.
+            if self._seen[identity] != server.model_step and not server.is_gathering():
                 self._note(identity, server, now)
         self._stalled = now - self._progress > STALL_SECONDS
         return self._stalled or all(server.done for server in self._servers.values())
