@@ -1,4 +1,4 @@
-"""Fifteen bugs to plant, one at a time: what tests and simulation are for is to catch each.
+"""Bugs to plant, one at a time: what tests and simulation are for is to catch each.
 
 ``BYZSGD_PLANT=old-step python -m pytest -p tests.soak.bugs tests/protocol`` runs tests with one of
 them planted.
@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 
 from byzsgd.messages import Reason
-from byzsgd.protocol import ParameterServer, Worker, server, window
+from byzsgd.protocol import OverlappedServer, ParameterServer, Worker, server, window
 from byzsgd.protocol.catchup import CatchUp
 from byzsgd.protocol.effects import ComputeGradient
 from byzsgd.protocol.quorum import Quorum
@@ -217,6 +217,21 @@ def votes_of_old() -> AbstractContextManager[Any]:
     return mock.patch.object(Window, "clear")
 
 
+def uncontracted() -> AbstractContextManager[Any]:
+    """Where gathers overlap, an update starts from the model that the workers were told."""
+    contracted = OverlappedServer._contracted
+
+    def forgetful(self: OverlappedServer, event: Any, now: float) -> None:
+        contracted(self, replace(event, vector=self.vector), now)
+
+    return mock.patch.object(OverlappedServer, "_contracted", forgetful)
+
+
+def told_again() -> AbstractContextManager[Any]:
+    """Where gathers overlap, a worker that asks is told the contracted model."""
+    return mock.patch.object(OverlappedServer, "_scattered", ParameterServer._scattered)
+
+
 BUGS: dict[str, Plant] = {
     "quorum-off-by-one": quorum_off_by_one,
     "vote-counted-twice": vote_counted_twice,
@@ -236,6 +251,8 @@ BUGS: dict[str, Plant] = {
     "liars-beside": liars_beside,
     "old-models": old_models,
     "votes-of-old": votes_of_old,
+    "uncontracted": uncontracted,
+    "told-again": told_again,
 }
 """Every bug by its name."""
 

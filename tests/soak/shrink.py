@@ -21,6 +21,7 @@ SIMPLER: tuple[dict[str, Any], ...] = (
     {"duplication": 0.0},
     {"queue": 0},
     {"clocks": False},
+    {"overlapped": False},
     {"variant": "asynchronous"},
     {"rule": "mda"},
     {"checkpoint_period": 0},

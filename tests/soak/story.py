@@ -89,6 +89,8 @@ class Story:
     fewer_models: int = 0
     rule: str = "mda"
     gather_period: int = 1
+    overlapped: bool = False
+    """Whether workers compute while servers gather."""
     momentum: float = 0.9
     steps: int = 4
     d: int = 1
@@ -144,6 +146,7 @@ class Story:
             "variant": self.variant,
             "rule": self.rule,
             "gather_period": self.gather_period,
+            "overlapped_gather": self.overlapped,
             "worker_momentum": self.momentum,
             "steps": self.steps,
             "learning_rate": 0.5,
@@ -210,6 +213,8 @@ def story_of(seed: int) -> Story:
         queue=int(one(0, 1, 2, 4)),
         clocks=bool(one(True, False)),
         mishaps=mishaps,
+        # Drawn last: whoever knew a seed before there was this one knows the rest of its story.
+        overlapped=bool(one(False, False, True)) and not synchronous,
     )
 
 

@@ -23,6 +23,8 @@ CAUGHT: dict[str, tuple[int, str]] = {
     "liars-beside": (198, "no end: s3 waits for 5 of 5 gradients of step 0"),
     "old-models": (18, "the model of s2 is 13.0 s old"),
     "votes-of-old": (76, "w1 did not say that"),
+    "uncontracted": (4, "the model of step 2 was another one"),
+    "told-again": (4, "equivocates about the model of step 8"),
 }
 """A seed that catches each bug, found by ``make soak BUGS=1``, and the promise that is broken."""
 

@@ -64,11 +64,19 @@ SURVIVED = {
 }
 
 
-@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
+@pytest.mark.parametrize("kind", ["asynchronous", "overlapped", "synchronous"])
 @pytest.mark.parametrize("name", SURVIVED)
-def test_every_mishap_changes_a_run_and_stops_none(name: str, variant: str) -> None:
+def test_every_mishap_changes_a_run_and_stops_none(name: str, kind: str) -> None:
     """Each leaves its trace in what happens, and all correct nodes still get there."""
-    calm = Story(variant=variant, steps=6, checkpoint_period=1, servers_say="random", queue=2)
+    variant = "asynchronous" if kind == "overlapped" else kind
+    calm = Story(
+        variant=variant,
+        overlapped=kind == "overlapped",
+        steps=6,
+        checkpoint_period=1,
+        servers_say="random",
+        queue=2,
+    )
     without, outcome = tell(calm), tell(replace(calm, mishaps=(SURVIVED[name],)))
 
     assert outcome.why == without.why == ""

@@ -5,6 +5,7 @@ node's own deadline passes, so that what hangs on shorter times may come out dif
 nothing is left out, and the transcript says so.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,7 @@ def _commands(outcome: Outcome) -> list[str]:
     quorums = {"server_quorum": cluster.server_quorum, "worker_quorum": cluster.worker_quorum}
     for key, value in {**story.changes(), **quorums}.items():
         if value != getattr(usual, key):
-            options[key] = value
+            options[key] = json.dumps(value) if isinstance(value, bool) else value
     if vector is not None:
         mine = {"step": step, "checkpoint_period": story.checkpoint_period}
         options |= {"value": _number(vector), **{key: n for key, n in mine.items() if n}}
