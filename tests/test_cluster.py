@@ -5,13 +5,14 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzsgd.cluster import MEMBER_TEXTS, NODES_MAX, Cluster, Member, Role, nearest
+from byzsgd.cluster import MEMBER_TEXTS, NODES_MAX, Cluster, Member, Role, WireType, nearest
 from byzsgd.errors import ClusterError
 
 KEY = "0123456789abcdefghijABCDEFGHIJ.-:+=^!/*?"
@@ -79,6 +80,7 @@ def test_what_the_file_leaves_out_has_the_documented_default() -> None:
         "pre_steps": (),
         "gather_period": 1,
         "overlapped_gather": False,
+        "wire_type": "float32",
         "learning_rate": 0.1,
         "learning_rate_decay_steps": 0.0,
         "worker_momentum": 0.9,
@@ -86,6 +88,22 @@ def test_what_the_file_leaves_out_has_the_documented_default() -> None:
         "seed": 1,
         "steps": 0,
     }
+
+
+@pytest.mark.parametrize("wire_type", WireType)
+def test_vectors_are_rounded_between_servers_and_workers_alone(wire_type: WireType) -> None:
+    """Whoever of them sends; servers' votes and an operator's model are float32."""
+    cluster = Cluster.from_mapping(file(wire_type=wire_type.value))
+    rounded = {(Role.SERVER, Role.WORKER), (Role.WORKER, Role.SERVER)}
+
+    assert cluster.wire_type is wire_type
+    for one, other in product(
+        (Role.SERVER, Role.OPERATOR, Role.WORKER), (Role.SERVER, Role.WORKER)
+    ):
+        if (one, other) == (Role.OPERATOR, Role.WORKER) or one is other is Role.WORKER:
+            continue  # They say nothing to one another.
+        expected = wire_type if (one, other) in rounded else WireType.FLOAT32
+        assert cluster.wire_type_between(one, other) is expected
 
 
 def test_nodes_are_found_by_identity_and_role() -> None:
@@ -294,6 +312,8 @@ def test_integers_are_integers_within_limits(key: str, minimum: int, value: obje
         ("pre_steps", [1], 'a list of texts, such as ["nnm"]'),
         ("round_timeout", 0, "a number above 0"),
         ("variant", 1, "a text"),
+        ("wire_type", "half", "one of: float32, float16, bfloat16"),
+        ("wire_type", 16, "a text"),
         ("rule", "", "a text"),
         ("task", 3, "a text"),
         ("task_options", ["hidden"], "a table: [task_options]"),
@@ -528,6 +548,7 @@ OTHER_VALUES: dict[str, Any] = {
     "rule": "krum",
     "gather_period": 2,
     "overlapped_gather": True,
+    "wire_type": WireType.BFLOAT16,
     "learning_rate": 0.2,
     "learning_rate_decay_steps": 10.0,
     "worker_momentum": 0.5,
@@ -604,5 +625,5 @@ def test_equal_numbers_have_equal_digests_however_they_are_written() -> None:
 
 def test_digests_are_the_same_on_every_machine_and_in_every_version() -> None:
     """A fixed file has a fixed digest: nothing of it depends on the process."""
-    assert Cluster.from_mapping(file()).digest().hex() == "c21369e733f9328dd194f0510dae5d29"
+    assert Cluster.from_mapping(file()).digest().hex() == "ceac80503441770a592be6494457fedf"
     assert Cluster.from_mapping(file()).digest("task").hex() == "b89418bb92ca29ef3481954dac872e65"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from byzsgd import memory
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Cluster, Role, WireType
 
 MIB = 1 << 20
 TEXT = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
@@ -22,7 +22,8 @@ def documented(cluster: Cluster, d: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "d": d, "n": len(cluster.nodes), "n_ps": cluster.n_servers, "n_w": cluster.n_workers,
         "f_ps": cluster.f_servers, "f_w": cluster.f_workers, "q_ps": cluster.server_quorum,
-        "q_w": cluster.worker_quorum, "MiB": MIB, "KiB": 1024, "ceil": ceil, "min": min,
+        "q_w": cluster.worker_quorum, "B": cluster.wire_type.itemsize,
+        "MiB": MIB, "KiB": 1024, "ceil": ceil, "min": min,
     }  # fmt: skip
     # A line's words come after two spaces; a line that is indented goes on with a sum.
     lines = [re.split(r"(?<=\S)  +", line.rstrip())[0] for line in text.splitlines()]
@@ -35,11 +36,15 @@ def documented(cluster: Cluster, d: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("d", [1, 102_964, 1_750_000, 8 * MIB, 8 * MIB + 1, 25_000_000])
 @pytest.mark.parametrize("shape", [(5, 4, 1, 1), (8, 13, 2, 4), (2, 1, 0, 0)])
+@pytest.mark.parametrize("wire_type", WireType)
 def test_the_documented_formula_is_what_is_computed(
-    cluster: Callable[..., Cluster], shape: tuple[int, int, int, int], d: int
+    cluster: Callable[..., Cluster],
+    shape: tuple[int, int, int, int],
+    d: int,
+    wire_type: WireType,
 ) -> None:
     """To the byte, on both sides of where a vector is large."""
-    made = cluster(*shape)
+    made = cluster(*shape, wire_type=wire_type)
     said = documented(made, d)
 
     assert memory.server_bytes(made, d) == said["server"]
@@ -50,13 +55,32 @@ def test_the_documented_formula_is_what_is_computed(
 def test_the_documented_differences_of_the_synchronous_variant(
     cluster: Callable[..., Cluster],
 ) -> None:
-    """Of a server max(3, f_ps + 2) n_w and n_w at work, of a worker 11 vectors more."""
+    """Of a server max(3, f_ps + 2) n_w and n_w at work, of a worker 11 vectors more.
+
+    And 7 rounded ones, where it rounds.
+    """
     one = cluster(7, 9, 2, 2, variant="synchronous")
+    rounding = cluster(7, 9, 2, 2, variant="synchronous", wire_type="bfloat16")
     said, v = documented(one, 1000), 4000
 
     gradients = (max(3, 2 + 2) - 3) * 9 + 2 * (9 - one.worker_quorum)
     assert memory.server_bytes(one, 1000) == said["server"] + gradients * v
     assert memory.worker_bytes(one, 1000) == said["worker"] + 11 * v
+    expected = documented(rounding, 1000)["worker"] + 11 * v + 7 * 2000
+    assert memory.worker_bytes(rounding, 1000) == expected
+
+
+@pytest.mark.parametrize("wire_type", ["float16", "bfloat16"])
+def test_two_bytes_a_coordinate_cost_less_memory(
+    cluster: Callable[..., Cluster], wire_type: str
+) -> None:
+    """Of large vectors, on both sides."""
+    d = 1_750_000
+    full, half = cluster(5, 7, 1, 2), cluster(5, 7, 1, 2, wire_type=wire_type)
+
+    assert memory.wire_bytes(half, d) == memory.wire_bytes(full, d) // 2
+    assert memory.server_bytes(half, d) < memory.server_bytes(full, d)
+    assert memory.worker_bytes(half, d) < 0.8 * memory.worker_bytes(full, d)
 
 
 def examples(cluster: Callable[..., Cluster]) -> list[str]:

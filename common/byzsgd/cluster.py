@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from byzsgd.errors import ClusterError
 
@@ -59,6 +59,22 @@ class Variant(StrEnum):
     """No bound on delays: whoever waits, waits for a quorum."""
     SYNCHRONOUS = "synchronous"
     """Delays are bounded: workers pull one model a step, and filter it."""
+
+
+class WireType(StrEnum):
+    """The numbers that vectors between servers and workers travel as."""
+
+    FLOAT32 = "float32"
+    """As they are."""
+    FLOAT16 = "float16"
+    """IEEE 754 binary16: 11 bits of mantissa, from 6e-8 to 65504."""
+    BFLOAT16 = "bfloat16"
+    """The upper half of a float32: 8 bits of mantissa, and its range."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a coordinate."""
+        return 4 if self is WireType.FLOAT32 else 2
 
 
 GATHER_PERIOD = {Variant.ASYNCHRONOUS: 1, Variant.SYNCHRONOUS: 5}
@@ -144,6 +160,9 @@ class Cluster:
     """Whether workers get the model of a gather step before servers contract it, so that a gather
     costs bytes but no waiting; the update starts from the contracted model. Asynchronous only. Off
     by default: with f_servers >= 2 a combined attack drives servers further apart."""
+    wire_type: WireType = WireType.FLOAT32
+    """What vectors travel as between servers and workers; ``float16`` and ``bfloat16`` halve their
+    bytes. In memory, among servers and to operators they are float32 in any case."""
     learning_rate: float = 0.1
     """eta: step size of the first step."""
     learning_rate_decay_steps: float = 0.0
@@ -185,6 +204,14 @@ class Cluster:
         """The role of an identity, or None for a stranger."""
         member = self.node(identity)
         return member.role if member else None
+
+    def wire_type_between(self, one: Role | None, other: Role | None) -> WireType:
+        """What vectors travel as from a node of one role to one of the other.
+
+        Workers see rounded models, and servers rounded gradients. A server's own model is never
+        rounded: an update smaller than what is rounded off would be lost, in every gather again.
+        """
+        return self.wire_type if Role.WORKER in (one, other) else WireType.FLOAT32
 
     def digests(self) -> dict[str, bytes]:
         """A 4-byte digest of each agreed key: nodes whose files differ can name the keys."""
@@ -327,6 +354,9 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
 class _Reader:
     """Reads a mapping key by key, and collects every problem instead of stopping at the first."""
 
@@ -341,7 +371,7 @@ class _Reader:
         roles = [node.role for node in nodes]
         f_servers = self.integer("f_servers", 0, minimum=0, required=True)
         f_workers = self.integer("f_workers", 0, minimum=0, required=True)
-        variant = self.variant()
+        variant = self.choice("variant", Variant.ASYNCHRONOUS)
         values: dict[str, Any] = {
             "nodes": tuple(nodes),
             "f_servers": f_servers,
@@ -360,6 +390,7 @@ class _Reader:
             "pre_steps": self.texts("pre_steps"),
             "gather_period": self.gather_period(GATHER_PERIOD[variant]),
             "overlapped_gather": self.overlapped_gather(variant),
+            "wire_type": self.choice("wire_type", WireType.FLOAT32),
             "learning_rate": self.number("learning_rate", 0.1, above=0.0),
             "learning_rate_decay_steps": self.number("learning_rate_decay_steps", 0.0, minimum=0.0),
             "worker_momentum": self.number("worker_momentum", 0.9, minimum=0.0, below=1.0),
@@ -432,13 +463,13 @@ class _Reader:
             return ()
         return tuple(value)
 
-    def variant(self) -> Variant:
-        value = self.text("variant", Variant.ASYNCHRONOUS.value)
-        if value in set(Variant):
-            return Variant(value)
+    def choice(self, key: str, default: Choice) -> Choice:
+        value, choices = self.text(key, default.value), type(default)
+        if value in set(choices):
+            return choices(value)
         if value:
-            self.wrong("variant", value, f"one of: {', '.join(Variant)}")
-        return Variant.ASYNCHRONOUS
+            self.wrong(key, value, f"one of: {', '.join(choices)}")
+        return default
 
     def table(self, key: str) -> dict[str, Any]:
         value = self.mapping.get(key, {})

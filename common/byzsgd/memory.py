@@ -6,7 +6,7 @@ term is a limit that some module keeps: ``protocol.window`` of votes, ``transpor
 queues, ``transport.guard`` of what was sent and is not delivered.
 """
 
-from byzsgd.cluster import KEPT_MAX, Cluster, Role, Variant
+from byzsgd.cluster import KEPT_MAX, Cluster, Role, Variant, WireType
 from byzsgd.protocol.window import WINDOW_STEPS
 from byzsgd.transport import (
     CONNECTIONS_MAX,
@@ -56,8 +56,13 @@ resident memory of the process, but counted by a limit on it (``MemoryMax=``).""
 
 
 def vector_bytes(d: int) -> int:
-    """Bytes of a vector."""
+    """Bytes of a vector in memory, and on the wire among servers and to operators."""
     return 4 * d
+
+
+def wire_bytes(cluster: Cluster, d: int) -> int:
+    """Bytes of a vector on the wire between a server and a worker."""
+    return cluster.wire_type.itemsize * d
 
 
 def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int:
@@ -79,15 +84,18 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
     # Of each socket that receives: a message that is being read, and its copy.
     read = 2 * n_ps
     waiting = queue_messages(d) + request_queue_messages(d)
-    sent = waiting * _connections(cluster) + request_queue_messages(d) * (n_ps - 1)
+    to_workers = cluster.n_workers + (CONNECTIONS_MAX - 1) * cluster.f_workers
+    sent = waiting * (_connections(cluster) - to_workers) + request_queue_messages(d) * (n_ps - 1)
+    sent_rounded = waiting * to_workers + _roundings(cluster)
     # Peers, servers that are dialled, and whoever has logged in and is not known yet.
     senders = len(cluster.nodes) - 1 + n_ps - 1 + 1
-    received = _received_bytes(d)
+    received = identity_bytes(d, queue_messages(d))
     hostile = _unlimited(cluster) + 1 + cluster.f_servers
     connections = 2 * _connections(cluster) + n_ps - 1
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
+        + wire_bytes(cluster, d) * sent_rounded
         + received * senders
         + _small_frames_bytes(received) * hostile
         + connection_bytes(d) * connections
@@ -107,14 +115,15 @@ def server_usual_bytes(cluster: Cluster, d: int) -> int:
         d: Coordinates of every vector.
     """
     n_ps, n_w = cluster.n_servers, cluster.n_workers
+    # Gradients; peers' last models; of a model: its own, its vote, a result of work.
+    kept = n_w + n_ps - 1 + 3
     # libzmq holds a message until it is whole, and then it is copied.
-    gradients = 2 * n_w
-    # Peers' last models; of a model: its own, its vote, a result of work.
-    models = n_ps - 1 + 3
+    read = n_w + _roundings(cluster)
     connections = 2 * n_w + 2 * (n_ps - 1)
     return (
         USUAL_BASE_BYTES
-        + vector_bytes(d) * (gradients + models)
+        + vector_bytes(d) * kept
+        + wire_bytes(cluster, d) * read
         + connection_bytes(d) * connections
     )
 
@@ -134,12 +143,16 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
     if cluster.variant is Variant.SYNCHRONOUS:
         # What the filters look at, and gradients for servers that lost them.
         kept += 3 + KEPT_MAX
-    read = 4 * n_ps
-    sent = request_queue_messages(d) * n_ps
-    received = _received_bytes(d)
+    # Of each socket that receives: a message that is being read, and its copy.
+    read = 2 * n_ps
+    sent = request_queue_messages(d) * n_ps + _roundings(cluster)
+    if cluster.variant is Variant.SYNCHRONOUS:
+        sent += _roundings(cluster) * (KEPT_MAX - 1)
+    received = identity_bytes(d, queue_messages(d), cluster.wire_type.itemsize)
     return (
         base
-        + vector_bytes(d) * (kept + read + sent)
+        + vector_bytes(d) * (kept + read)
+        + wire_bytes(cluster, d) * (read + sent)
         + (received + connection_bytes(d)) * 2 * n_ps
         + _small_frames_bytes(received) * 2 * cluster.f_servers
         + OVERSHOOT_BYTES
@@ -164,9 +177,9 @@ def _gradients_at_work(cluster: Cluster) -> int:
     return cluster.n_workers if synchronous else cluster.worker_quorum
 
 
-def _received_bytes(d: int) -> int:
-    """What one identity may have sent to one socket that is not delivered yet."""
-    return identity_bytes(d, queue_messages(d))
+def _roundings(cluster: Cluster) -> int:
+    """Rounded copies that are kept of what is sent, for each vector that is."""
+    return 0 if cluster.wire_type is WireType.FLOAT32 else 1
 
 
 def _small_frames_bytes(held: int) -> int:

@@ -51,7 +51,7 @@ STEP_MAX = 2**53 - 1
 """The largest step on the wire: every language's numbers hold it exactly."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Model:
     """A server's model at the start of a step: scattered to workers, and the answer to a pull."""
 
@@ -61,7 +61,7 @@ class Model:
     """``(d,)`` float32."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class GatherModel:
     """A server's vote in the gather of a step: its updated model before the contraction."""
 
@@ -71,7 +71,7 @@ class GatherModel:
     """``(d,)`` float32."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Gradient:
     """A worker's vote for the update of a step."""
 
@@ -105,6 +105,9 @@ class Hello:
     reply: bool = False
     """Whether this answers a Hello (an answer is not answered)."""
 
+
+VECTOR_MESSAGES = (Model, GatherModel, Gradient)
+"""The messages that carry a vector."""
 
 Message: TypeAlias = Model | GatherModel | Gradient | Pull | Hello
 """Everything that can travel between two nodes."""

@@ -194,6 +194,8 @@ def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add("gather-period", _count, "steps between two gathers (default: 1; synchronous: 5)")
     sub.add_argument("--overlapped-gather", action="store_true", default=argparse.SUPPRESS,
                      help="workers compute while servers gather")  # fmt: skip
+    add("wire-type", str, "float32, float16 or bfloat16 between servers and workers (default: "
+                          "float32)")  # fmt: skip
     sub.add_argument("--pre-step", dest="pre_steps", action="append", metavar="NAME",
                      default=argparse.SUPPRESS, help="before the rule; again for more")  # fmt: skip
     add("learning-rate", float, "eta (default: the task's)")

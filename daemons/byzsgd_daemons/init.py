@@ -52,6 +52,8 @@ class Plan:
     """Whether workers compute while servers gather; asynchronous only."""
     round_timeout: float = 2.0
     """Seconds a round may take, of the synchronous variant."""
+    wire_type: str = "float32"
+    """What vectors between servers and workers travel as."""
     learning_rate: float | None = None
     """eta; what suits the task."""
     worker_momentum: float | None = None
@@ -157,6 +159,7 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         worker_momentum=beta,
         gather_period=period if plan.gather_period is None else plan.gather_period,
         overlapped_gather=json.dumps(plan.overlapped_gather),
+        wire_type=json.dumps(plan.wire_type),
         rule=plan.rule,
         pre_steps=json.dumps(plan.pre_steps),
         variant=json.dumps(plan.variant),
@@ -233,6 +236,11 @@ gather_period = {gather_period}
 # to half as many steps more where messages take long. Safe with f_servers <= 1; not with the
 # synchronous variant.
 overlapped_gather = {overlapped_gather}
+
+# What vectors travel as between servers and workers. "bfloat16" halves their bytes and keeps their
+# range; "float16" is finer, and ends at 65504. Models and gradients are rounded to it, servers'
+# own models never. "float32": as they are.
+wire_type = {wire_type}
 
 # How servers aggregate gradients: mda is ByzSGD's; krum needs worker_quorum >= 2 f_workers + 3;
 # coordinate_median; average withstands nobody.

@@ -85,6 +85,7 @@ SOME_RUN = {
     "servers_say": st.sampled_from([*names(Role.SERVER), None]),
     "gather_period": st.sampled_from([1, 2, 5]),
     "variant": st.sampled_from(["asynchronous", "synchronous"]),
+    "wire_type": st.sampled_from(["float32", "float16", "bfloat16"]),
     "quorums": st.tuples(st.floats(0, 1), st.floats(0, 1)),
     "loss": st.sampled_from([0.0, 0.02, 0.2]),
     "duplication": st.sampled_from([0.0, 0.2]),
@@ -106,6 +107,7 @@ def test_any_run(
     servers_say: str | None,
     gather_period: int,
     variant: str,
+    wire_type: str,
     quorums: tuple[float, float],
     loss: float,
     duplication: float,
@@ -132,6 +134,7 @@ def test_any_run(
         servers_say=servers_say if f_servers else None,
         gather_period=gather_period,
         variant=variant,
+        wire_type=wire_type,
         worker_quorum=least[0] + round(quorums[0] * room[0]),
         server_quorum=least[1] + round(quorums[1] * room[1]),
         faults=Faults(

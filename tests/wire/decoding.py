@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Model, Reason
 from byzsgd.vectors import is_finite, is_vector
@@ -16,11 +17,12 @@ DETAIL_CHARS_MAX = 200
 
 
 def check(data: bytes) -> None:
-    """Assert the property of the frames that some bytes stand for."""
-    check_frames(split(data))
+    """Assert the property of the frames that some bytes stand for, whatever type is agreed on."""
+    for wire_type in WireType:
+        check_frames(split(data), wire_type)
 
 
-def check_frames(frames: Sequence[Frame]) -> bool:
+def check_frames(frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32) -> bool:
     """Whether frames are a message; assert that they are one in full, or refused in good order.
 
     A message comes back out of its own encoding, byte for byte, and its vector is the payload.
@@ -28,7 +30,7 @@ def check_frames(frames: Sequence[Frame]) -> bool:
     """
     received: Received | WireError
     try:
-        received = decode(frames, D)
+        received = decode(frames, D, wire_type)
     except WireError as refusal:
         received = refusal
     if isinstance(received, WireError):
@@ -38,9 +40,9 @@ def check_frames(frames: Sequence[Frame]) -> bool:
     message = received.message
     assert type(message.step) is int
     assert 0 <= message.step <= STEP_MAX
-    encoded = [bytes(frame) for frame in encode(message, received.boot)]
-    again = decode(encoded, D)
-    assert [bytes(frame) for frame in encode(again.message, again.boot)] == encoded
+    encoded = [bytes(frame) for frame in encode(message, received.boot, wire_type)]
+    again = decode(encoded, D, wire_type)
+    assert [bytes(frame) for frame in encode(again.message, again.boot, wire_type)] == encoded
     assert (type(again.message), again.message.step) == (type(message), message.step)
     if isinstance(message, Model | GatherModel | Gradient):
         assert is_vector(message.vector, D)

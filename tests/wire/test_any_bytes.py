@@ -1,6 +1,7 @@
 """Whatever bytes come, the decoder returns a message in full or refuses; and asks little memory."""
 
 import tracemalloc
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.wire import decoding
 from tests.wire.decoding import check, check_frames, join, split
 
+from byzsgd.cluster import WireType
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull
 from byzsgd.wire import encode
 from byzsgd.wire.limits import HEADER_BYTES_MAX
@@ -38,7 +40,8 @@ ends = st.sampled_from([b"", b"\xc0", b"\xc3", b"\xca\x7f\xc0\0\0", b"\xc6\0\0\0
 @st.composite
 def mutated(draw: st.DrawFn) -> list[bytes]:
     """Frames of a message in which bytes, lengths or whole frames were changed."""
-    frames = [bytes(frame) for frame in encode(draw(st.sampled_from(MESSAGES)), BOOT)]
+    message, wire_type = draw(st.sampled_from(MESSAGES)), draw(st.sampled_from(WireType))
+    frames = [bytes(frame) for frame in encode(message, BOOT, wire_type)]
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(frames) - 1))
         frame = frames[at]
@@ -62,10 +65,12 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(frames=mutated())
-def test_what_was_a_message_is_one_in_full_or_refused(frames: list[bytes]) -> None:
-    """Never half of one, and nothing but a WireError is raised."""
-    check_frames(frames)
+@given(frames=mutated(), wire_type=st.sampled_from(WireType))
+def test_what_was_a_message_is_one_in_full_or_refused(
+    frames: list[bytes], wire_type: WireType
+) -> None:
+    """Never half of one, and nothing but a WireError is raised; also of another wire type."""
+    check_frames(frames, wire_type)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -77,18 +82,25 @@ def test_any_bytes_are_refused_or_a_message(data: bytes) -> None:
 
 def test_a_message_passes_what_is_asked_of_any_bytes() -> None:
     """So that the property is not one of refusals alone."""
-    for message in MESSAGES:
-        frames = [bytes(frame) for frame in encode(message, BOOT)]
-        assert check_frames(frames)
+    for message, wire_type in product(MESSAGES, WireType):
+        frames = [bytes(frame) for frame in encode(message, BOOT, wire_type)]
+        assert check_frames(frames, wire_type)
         assert split(join(frames)) == frames
 
 
 def test_what_the_fuzzer_found_is_still_refused_or_a_message() -> None:
     """Every branch of the decoder that it reached, at every change of the code."""
-    found = {path.name: check_frames(split(path.read_bytes())) for path in CORPUS}
+    found = {
+        (path.name, wire_type): check_frames(split(path.read_bytes()), wire_type)
+        for path in CORPUS
+        for wire_type in WireType
+    }
 
-    assert len(found) >= 50
-    assert any(found.values())
+    assert len(CORPUS) >= 50
+    for agreed in WireType:
+        assert any(
+            is_message for (_, wire_type), is_message in found.items() if wire_type is agreed
+        )
     assert sum(path.stat().st_size for path in CORPUS) < 200 * 1024
 
 
@@ -126,14 +138,14 @@ def test_the_property_notices_a_decoder_that_believes(monkeypatch: pytest.Monkey
     frames = [bytes(frame) for frame in encode(Gradient(1, VECTOR), BOOT)]
     genuine = decoding.decode
 
-    def careless(frames: list[bytes], d: int) -> object:
-        received = genuine(frames, d)
+    def careless(frames: list[bytes], d: int, wire_type: WireType) -> object:
+        received = genuine(frames, d, wire_type)
         received.message.vector[0] = 5
         return received
 
     monkeypatch.setattr(decoding, "decode", careless)
     with pytest.raises(AssertionError):
         check_frames(frames)
-    monkeypatch.setattr(decoding, "decode", lambda frames, d: {}["a bug"])
+    monkeypatch.setattr(decoding, "decode", lambda frames, d, wire_type: {}["a bug"])
     with pytest.raises(KeyError):
         check_frames(frames)

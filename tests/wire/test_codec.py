@@ -8,9 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull, Reason
-from byzsgd.wire import FRAME_BYTES, KIND_OF, Received, complete, decode, decode_header, encode
+from byzsgd.wire import (
+    FRAME_BYTES,
+    KIND_OF,
+    Received,
+    complete,
+    decode,
+    decode_header,
+    encode,
+    frame_count,
+    halves,
+)
 from byzsgd.wire.codec import Frame
 from byzsgd.wire.limits import DIGESTS_MAX, HEADER_BYTES_MAX
 
@@ -143,6 +154,92 @@ def test_no_half_message_is_made_of_a_wrong_vector(vector: np.ndarray) -> None:
     """Encoding asserts that the vector is flat, contiguous float32 before it makes any frame."""
     with pytest.raises(AssertionError):
         encode(Model(0, vector), BOOT)
+
+
+# Two bytes a coordinate
+
+HALVES = (WireType.FLOAT16, WireType.BFLOAT16)
+
+
+@pytest.mark.parametrize("wire_type", HALVES)
+@pytest.mark.parametrize("d", [1, 2 * PER_FRAME - 1, 2 * PER_FRAME, 2 * PER_FRAME + 1])
+def test_half_a_vector_is_cut_into_full_frames_and_comes_out_rounded(
+    wire_type: WireType, d: int
+) -> None:
+    """Frames of 1 MiB hold twice as many coordinates; the joined frames are one document."""
+    vector = np.random.default_rng(d).standard_normal(d, np.float32)
+
+    frames = encode(Gradient(1, vector), BOOT, wire_type)
+
+    sizes = [len(frame) for frame in frames[1:]]
+    assert sum(sizes) == 2 * d
+    assert len(frames) == frame_count(d, 2)
+    assert sizes[:-1] == [FRAME_BYTES] * (len(sizes) - 1)
+    document = msgpack.unpackb(b"".join(frames), max_bin_len=2**31)
+    assert document["n"] == d
+    assert document["data"] == halves.pack(vector, wire_type)
+    received = decode(frames, d, wire_type)
+    assert received.message.vector.tobytes() == halves.rounded(vector, wire_type).tobytes()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("wire_type", HALVES)
+def test_a_header_is_the_same_but_for_the_length_of_its_data(
+    message: Message, wire_type: WireType
+) -> None:
+    """Nothing names the type: it is agreed on, as d is."""
+    full, half = encode(message, BOOT), encode(message, BOOT, wire_type)
+
+    if isinstance(message, Pull | Hello):
+        assert full == half
+    else:
+        assert bytes(full[0][:-4]) == bytes(half[0][:-4])
+        assert half[0][-4:] == struct.pack(">I", 2 * D)
+
+
+@pytest.mark.parametrize("sent", WireType)
+@pytest.mark.parametrize("agreed", WireType)
+def test_a_vector_of_another_length_than_agreed_is_refused(
+    sent: WireType, agreed: WireType
+) -> None:
+    """Whatever the header says of its n."""
+    frames = [bytes(frame) for frame in encode(Gradient(1, VECTOR), BOOT, sent)]
+
+    if sent.itemsize == agreed.itemsize:
+        decode_header(frames, D, agreed)
+        return
+    with pytest.raises(WireError) as refusal:
+        decode_header(frames, D, agreed)
+    assert refusal.value.reason == Reason.WRONG_LENGTH
+
+
+@pytest.mark.parametrize("wire_type", HALVES)
+def test_half_the_bytes_of_twice_as_many_coordinates_are_refused(wire_type: WireType) -> None:
+    """The right number of bytes with another n is a wrong length, as are n and bytes that fit."""
+    longer = [
+        bytes(frame) for frame in encode(Gradient(1, np.zeros(2 * D, np.float32)), BOOT, wire_type)
+    ]
+
+    for agreed in (WireType.FLOAT32, wire_type):
+        with pytest.raises(WireError) as refusal:
+            decode(longer, D, agreed)
+        assert refusal.value.reason == Reason.WRONG_LENGTH
+
+
+@pytest.mark.parametrize("wire_type", HALVES)
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 2 * PER_FRAME - 1, 2 * PER_FRAME])
+def test_a_half_that_is_not_finite_is_refused(
+    value: float, where: int, wire_type: WireType
+) -> None:
+    """Rounding makes nothing finite that was not."""
+    vector = np.zeros(2 * PER_FRAME + 1, dtype=np.float32)
+    vector[where] = value
+    frames = encode(Gradient(1, vector), BOOT, wire_type)
+
+    with pytest.raises(WireError) as refusal:
+        decode(frames, len(vector), wire_type)
+    assert refusal.value.reason == Reason.NON_FINITE
 
 
 # Strict decoding

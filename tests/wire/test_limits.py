@@ -27,6 +27,20 @@ def test_a_vector_travels_in_one_frame_for_each_mebibyte_begun(d: int, count: in
 
 
 @pytest.mark.parametrize(
+    ("d", "count"),
+    [(1, 2), (FRAME_BYTES // 2, 2), (FRAME_BYTES // 2 + 1, 3), (COORDINATES_MAX, 1 + 2048)],
+)
+def test_two_bytes_a_coordinate_take_half_the_frames(d: int, count: int) -> None:
+    """Each frame as full as ever; no other number of bytes is let through."""
+    assert frame_count(d, 2) == count
+    sizes = [50, *[FRAME_BYTES] * (count - 2), 2 * d - (count - 2) * FRAME_BYTES]
+    check_sizes(sizes, d, 2)
+    with pytest.raises(WireError) as refusal:
+        check_sizes(sizes, d)
+    assert refusal.value.reason == "wrong-length"
+
+
+@pytest.mark.parametrize(
     "sizes",
     [[1], [HEADER_BYTES_MAX], [50, FRAME_BYTES, FRAME_BYTES]],
 )

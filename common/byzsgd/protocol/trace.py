@@ -45,4 +45,3 @@ def describe(happening: Event | Effect) -> str:
         value = getattr(happening, name)
         words.append(f"{name}={' '.join(value) if isinstance(value, tuple) else value}")
     return " ".join(words)
-

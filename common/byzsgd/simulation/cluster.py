@@ -1,20 +1,20 @@
 """Every node of a cluster in one thread, under a seeded adversarial scheduler.
 
 The nodes are the very state machines that the daemons run, and every message passes through the
-wire format. At every event the promises of the protocol are checked; a broken one tells the story
-of the node that broke it.
+wire format, which rounds as the cluster file says. At every event the promises of the protocol are
+checked; a broken one tells the story of the node that broke it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
 import numpy as np
 
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Cluster, Role, WireType
 from byzsgd.errors import WireError
-from byzsgd.messages import Message
+from byzsgd.messages import VECTOR_MESSAGES, Message
 from byzsgd.protocol import (
     Aggregate,
     Aggregated,
@@ -40,7 +40,7 @@ from byzsgd.protocol.work import aggregate, compute_gradient, try_model
 from byzsgd.simulation.adversary import Coalition
 from byzsgd.simulation.memory import vectors_held
 from byzsgd.simulation.network import CALM, Clock, Faults, Network, Timeline, Wall, speaker
-from byzsgd.simulation.promises import VECTOR_MESSAGES, NoPromises, Promises, digest_of
+from byzsgd.simulation.promises import NoPromises, Promises, digest_of
 from byzsgd.simulation.recency import Recency
 from byzsgd.simulation.recount import check_result
 from byzsgd.tasks import Share, Task
@@ -134,6 +134,7 @@ class Simulation:
         self._lying = liars.liars if liars else ()
         self._liars_first = liars_first
         self._checkpoint_period = checkpoint_period
+        self._roles = {node.id: node.role for node in cluster.nodes}
         self._theta_0 = task.initial(cluster.seed)
         self._checkpoints: dict[str, tuple[int, Vector]] = {}
         self._sources = {
@@ -423,23 +424,37 @@ class Simulation:
         return gradient
 
     def _carry(self, sender: str, peers: Iterable[str], message: Message) -> None:
-        lies = sender in self._lying
-        frames = encode(message, BOOT)
+        groups: dict[WireType, list[str]] = {}
+        for peer in peers:
+            between = self.cluster.wire_type_between(self._roles[sender], self._roles[peer])
+            groups.setdefault(between, []).append(peer)
+        for wire_type, group in groups.items():
+            self._carry_as(wire_type, sender, group, message)
+
+    def _carry_as(
+        self, wire_type: WireType, sender: str, peers: Sequence[str], message: Message
+    ) -> None:
+        lies, said = sender in self._lying, message
+        frames = encode(message, BOOT, wire_type)
         try:
-            message = decode(frames, len(self._theta_0)).message
+            message = decode(frames, len(self._theta_0), wire_type).message
         except WireError as broken:
             if self._checked and not lies:
                 raise AssertionError(f"{sender} sent no message: {broken}") from broken
             self.drops[broken.reason] += 1
             return
-        kind, peers = KIND_OF[type(message)].value, tuple(peers)
+        kind = KIND_OF[type(message)].value
         self.messages[kind] += len(peers)
         self.bytes[kind] += len(peers) * sum(map(len, frames))
         digest = b""
         if self._checked and isinstance(message, VECTOR_MESSAGES):
             digest = digest_of(message.vector)
         if not lies:
-            self._promises.said(sender, message, digest)
+            if digest and wire_type is not WireType.FLOAT32 and isinstance(said, VECTOR_MESSAGES):
+                # What a node knows of its own words is not rounded.
+                self._promises.said(sender, said, digest_of(said.vector))
+            else:
+                self._promises.said(sender, message, digest)
             for liar, effect in self._liars.overhear(sender, message) if self._liars else ():
                 self._perform(liar, [effect])
         event = Received(speaker(sender, self._routing_id(sender)), message)

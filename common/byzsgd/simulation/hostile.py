@@ -8,10 +8,18 @@ from types import MappingProxyType
 
 import numpy as np
 
-from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull
+from byzsgd.messages import (
+    STEP_MAX,
+    VECTOR_MESSAGES,
+    GatherModel,
+    Gradient,
+    Hello,
+    Message,
+    Model,
+    Pull,
+)
 from byzsgd.protocol import Event, Received, Send
 from byzsgd.simulation.adversary import Coalition
-from byzsgd.simulation.promises import VECTOR_MESSAGES
 from byzsgd.simulation.timing import Order
 
 

@@ -19,9 +19,6 @@ from byzsgd.protocol.effects import MODEL_RULE
 from byzsgd.protocol.window import WINDOW_STEPS
 from byzsgd.vectors import Vector
 
-VECTOR_MESSAGES = (Model, GatherModel, Gradient)
-"""The messages that carry a vector."""
-
 Kind = type[Message] | type[SaveCheckpoint]
 """What a node came to something as."""
 

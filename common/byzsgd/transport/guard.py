@@ -109,24 +109,26 @@ def wire_bytes(sizes: Iterable[int]) -> int:
     return sum(size + 33 + (2 if size + 33 <= 255 else 9) for size in sizes)
 
 
-def message_bytes(d: int) -> int:
+def message_bytes(d: int, itemsize: int = 4) -> int:
     """Bytes on the wire of a message with a vector, at most; they are what libzmq holds of it.
 
     Args:
         d: Coordinates of the vector.
+        itemsize: Bytes of each.
     """
-    return 4 * d + 2 * KIB + wire_bytes([0] * frame_count(d))
+    return itemsize * d + 2 * KIB + wire_bytes([0] * frame_count(d, itemsize))
 
 
-def identity_bytes(d: int, queue: int) -> int:
+def identity_bytes(d: int, queue: int, itemsize: int = 4) -> int:
     """Bytes that libzmq may hold of one identity on one socket: more, and a connection is cut.
 
     Args:
         d: Coordinates of every vector.
         queue: Messages that wait in a queue (``queue_messages``): with one that is being
             received and one that is being read, they are all that a correct peer can have there.
+        itemsize: Bytes of a coordinate, at most.
     """
-    return (queue + 2) * message_bytes(d) + SPARE_BYTES
+    return (queue + 2) * message_bytes(d, itemsize) + SPARE_BYTES
 
 
 def surplus(connections: Sequence[Connection], most: int) -> list[Connection]:

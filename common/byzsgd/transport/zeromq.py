@@ -25,12 +25,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import zmq
 
-from byzsgd.cluster import Cluster, Member, Role
+from byzsgd.cluster import Cluster, Member, Role, WireType
 from byzsgd.errors import WireError
-from byzsgd.messages import Message, Reason
+from byzsgd.messages import VECTOR_MESSAGES, Message, Reason
 from byzsgd.transport.base import (
     STRANGER,
     Boot,
@@ -210,7 +211,14 @@ class ZeroMQ:
         self._queue = queue_messages(d)
         self._request_queue = request_queue_messages(d)
         self._roster = Roster(cluster)
-        self._frames_max = 1 + frame_count(d)  # One more: a routing id or the topic.
+        self._wire_types = {
+            node.id: cluster.wire_type_between(member.role, node.role) for node in cluster.nodes
+        }
+        # Of what comes, the largest: from servers.
+        self._itemsize = cluster.wire_type_between(member.role, Role.SERVER).itemsize
+        self._frames_max = 1 + frame_count(d, self._itemsize)  # And a routing id or the topic.
+        # Rounding takes milliseconds, and whoever pulls again and again could ask for many of them.
+        self._rounded: WeakKeyDictionary[Message, list[zmq.Frame]] = WeakKeyDictionary()
 
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._doorkeeper: Doorkeeper | None = None
@@ -303,7 +311,7 @@ class ZeroMQ:
 
     @property
     def _budget(self) -> int:
-        return identity_bytes(self._d, self._queue)
+        return identity_bytes(self._d, self._queue, self._itemsize)
 
     def _bind(self, channel: Channel, domain: str, endpoint: tuple[str, int], budget: int) -> None:
         assert self._doorkeeper is not None
@@ -500,8 +508,12 @@ class ZeroMQ:
         A server reaches servers through the connections that it dialled, and everybody else
         through the last connection that they were heard on.
         """
-        kind, size, frames = self._frames(message)
+        encoded: dict[WireType, tuple[str, int, list[zmq.Frame]]] = {}
         for peer in peers:
+            wire_type = self._wire_types[peer]
+            if wire_type not in encoded:
+                encoded[wire_type] = self._frames(message, wire_type)
+            kind, size, frames = encoded[wire_type]
             if self._send(peer, frames):
                 self._messages[kind, "sent"] += 1
                 self._bytes[kind, "sent"] += size
@@ -511,7 +523,7 @@ class ZeroMQ:
     def publish(self, message: Message) -> None:
         """Send a message from a server to every worker that listens."""
         assert self._publisher is not None, "only a server publishes"
-        kind, size, frames = self._frames(message)
+        kind, size, frames = self._frames(message, self._cluster.wire_type)
         self._publisher.send([TOPIC, *frames])
         self._messages[kind, "sent"] += 1
         self._bytes[kind, "sent"] += size
@@ -519,10 +531,19 @@ class ZeroMQ:
     def new_life(self) -> None:
         """Put a new boot id on every message from here on, as a restart would."""
         self.boot = secrets.token_bytes(BOOT_BYTES)
+        self._rounded.clear()
 
-    def _frames(self, message: Message) -> tuple[str, int, list[zmq.Frame]]:
-        """Kind, bytes and frames; the same frames go to every peer, and large ones are no copy."""
-        frames = [zmq.Frame(part) for part in encode(message, self.boot)]
+    def _frames(self, message: Message, wire_type: WireType) -> tuple[str, int, list[zmq.Frame]]:
+        """Kind, bytes and frames; the same frames go to every peer, and large ones are no copy.
+
+        What is rounded for them is kept for as long as the message is.
+        """
+        halves = wire_type is not WireType.FLOAT32 and isinstance(message, VECTOR_MESSAGES)
+        frames = self._rounded.get(message) if halves else None
+        if frames is None:
+            frames = [zmq.Frame(part) for part in encode(message, self.boot, wire_type)]
+            if halves:
+                self._rounded[message] = frames
         return KIND_OF[type(message)].value, sum(map(len, frames)), frames
 
     def _send(self, peer: str, frames: list[zmq.Frame]) -> bool:
@@ -626,10 +647,11 @@ class ZeroMQ:
             self._shut_up(peer)
             return
         buffers = [frame.buffer for frame in frames]
+        wire_type = self._wire_types[peer]
         try:
-            header = decode_header(buffers, self._d)
+            header = decode_header(buffers, self._d, wire_type)
             if header.payload_bytes <= INLINE_BYTES:
-                self._hand_over(peer, header, buffers, complete(header, buffers))
+                self._hand_over(peer, header, buffers, complete(header, buffers, wire_type))
                 return
         except WireError as error:
             self._refuse(peer, Reason(error.reason), str(error))
@@ -646,7 +668,9 @@ class ZeroMQ:
             else:
                 self._refuse(peer, Reason.NOT_ADMITTED, "its key has changed meanwhile")
 
-        channel.pause_for(self._loop.run_in_executor(None, complete, header, buffers), copied)
+        channel.pause_for(
+            self._loop.run_in_executor(None, complete, header, buffers, wire_type), copied
+        )
 
     def _hand_over(
         self, peer: str, header: Header, buffers: Sequence[Frame], received: Received

@@ -1,8 +1,9 @@
 """Messages to frames and back; docs/protocol.md describes the bytes for other languages.
 
 Frame 0 is a msgpack map. A vector's map ends in the header of a bin32 whose bytes are the frames
-that follow, raw little-endian float32: joined, the frames are one msgpack document, and apart,
-no vector is ever copied into a document.
+that follow, raw little-endian float32 or what ``halves`` makes of it: joined, the frames are one
+msgpack document, and apart, no vector is ever copied into a document. Which of these it is follows
+from the cluster file and the roles of both nodes, and never from what is received.
 
 What a peer sends is believed in this order: sizes (``limits``), header (strictly: exactly the
 known keys, each once, each of exactly its type), announced length against the configured one, and
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 import msgpack
 import numpy as np
 
+from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import (
     STEP_MAX,
@@ -29,8 +31,8 @@ from byzsgd.messages import (
     Pull,
     Reason,
 )
-from byzsgd.vectors import Vector, copy_finite, is_vector
-from byzsgd.wire import limits
+from byzsgd.vectors import Vector, copy_finite, is_finite, is_vector
+from byzsgd.wire import halves, limits
 
 Frame: TypeAlias = bytes | bytearray | memoryview
 """One frame as received: anything flat whose ``len`` is its number of bytes."""
@@ -98,12 +100,15 @@ class Header:
     digests: Mapping[str, bytes] | None = None
 
 
-def encode(message: Message, boot: bytes) -> list[bytes | memoryview]:
+def encode(
+    message: Message, boot: bytes, wire_type: WireType = WireType.FLOAT32
+) -> list[bytes | memoryview]:
     """The frames of a message; those of a vector are views of it, so it may not change any more.
 
     Args:
         message: Its vector, if any, is ``(d,)`` float32, C-contiguous.
         boot: 8 chance bytes of this process.
+        wire_type: What the vector travels as; but for float32 its frames are a rounded copy.
     """
     # Half a message in a socket would be glued to the next one: whatever can be wrong is found
     # here, before the first frame goes out.
@@ -117,7 +122,7 @@ def encode(message: Message, boot: bytes) -> list[bytes | memoryview]:
         "boot": boot,
     }
     if isinstance(message, Model | GatherModel | Gradient):
-        return _encode_vector(fields, message.vector)
+        return _encode_vector(fields, message.vector, wire_type)
     if isinstance(message, Hello):
         assert len(message.digests) <= limits.DIGESTS_MAX
         fields |= {"reply": message.reply, "digests": dict(message.digests)}
@@ -126,31 +131,39 @@ def encode(message: Message, boot: bytes) -> list[bytes | memoryview]:
     return [header]
 
 
-def _encode_vector(fields: dict[str, Any], vector: Vector) -> list[bytes | memoryview]:
+def _encode_vector(
+    fields: dict[str, Any], vector: Vector, wire_type: WireType
+) -> list[bytes | memoryview]:
     d = vector.size
     assert is_vector(vector, d)
     assert 1 <= d <= limits.COORDINATES_MAX
     packed: bytes = msgpack.packb(fields | {"n": d, "data": b""})
-    header = packed.removesuffix(_EMPTY_BIN) + _BIN32.pack(_BIN32_CODE, 4 * d)
-    payload = vector.astype(_FLOAT32, copy=False).data.cast("B")
+    header = packed.removesuffix(_EMPTY_BIN) + _BIN32.pack(_BIN32_CODE, wire_type.itemsize * d)
+    if wire_type is WireType.FLOAT32:
+        payload = vector.astype(_FLOAT32, copy=False).data.cast("B")
+    else:
+        payload = halves.pack(vector, wire_type)
     cuts = range(0, len(payload), limits.FRAME_BYTES)
     return [header, *(payload[low : low + limits.FRAME_BYTES] for low in cuts)]
 
 
-def decode(frames: Sequence[Frame], d: int) -> Received:
+def decode(frames: Sequence[Frame], d: int, wire_type: WireType = WireType.FLOAT32) -> Received:
     """The message in these frames; its vector is a copy of its own.
 
     Args:
         frames: As received, without routing id or topic.
         d: Coordinates of every vector in this cluster.
+        wire_type: What vectors of the sender travel as to this node.
 
     Raises:
         WireError: Its reason says why this is no message that may count.
     """
-    return complete(decode_header(frames, d), frames)
+    return complete(decode_header(frames, d, wire_type), frames, wire_type)
 
 
-def decode_header(frames: Sequence[Frame], d: int) -> Header:
+def decode_header(
+    frames: Sequence[Frame], d: int, wire_type: WireType = WireType.FLOAT32
+) -> Header:
     """What frame 0 says, after every check that needs no look at a payload.
 
     Takes microseconds whatever the message; ``complete`` does the rest, in a thread if it is much.
@@ -158,11 +171,12 @@ def decode_header(frames: Sequence[Frame], d: int) -> Header:
     Args:
         frames: As received, without routing id or topic.
         d: Coordinates of every vector in this cluster.
+        wire_type: What vectors of the sender travel as to this node.
 
     Raises:
         WireError: ``malformed``, ``version`` or ``wrong-length``.
     """
-    limits.check_sizes([len(frame) for frame in frames], d)
+    limits.check_sizes([len(frame) for frame in frames], d, wire_type.itemsize)
     payload_bytes = sum(len(frame) for frame in frames[1:])
     fields = _unpack(bytes(frames[0]), payload_bytes)
     version = fields.get("v")
@@ -247,12 +261,15 @@ def _digests(pairs: object) -> Mapping[str, bytes]:
     return digests
 
 
-def complete(header: Header, frames: Sequence[Frame]) -> Received:
+def complete(
+    header: Header, frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32
+) -> Received:
     """The message that a checked header begins; copies its payload, without the GIL if large.
 
     Args:
         header: What ``decode_header`` returned for these very frames.
         frames: As received, without routing id or topic.
+        wire_type: What ``decode_header`` was given.
 
     Raises:
         WireError: ``non-finite``.
@@ -263,17 +280,23 @@ def complete(header: Header, frames: Sequence[Frame]) -> Received:
     elif header.kind is Kind.HELLO:
         message = Hello(header.step, header.digests or {}, header.reply)
     else:
-        message = VECTOR_KINDS[header.kind](header.step, _take_payload(header, frames))
+        message = VECTOR_KINDS[header.kind](header.step, _take_payload(header, frames, wire_type))
     return Received(message, header.boot)
 
 
-def _take_payload(header: Header, frames: Sequence[Frame]) -> Vector:
+def _take_payload(header: Header, frames: Sequence[Frame], wire_type: WireType) -> Vector:
     """``(d,)`` float32, newly allocated and aligned, as a small received frame may not be."""
-    vector = np.empty(header.payload_bytes // 4, dtype=np.float32)
+    itemsize = wire_type.itemsize
+    vector = np.empty(header.payload_bytes // itemsize, dtype=np.float32)
     low = 0
     for index, frame in enumerate(frames[1:], start=1):
-        values = np.frombuffer(frame, dtype=_FLOAT32)
-        if not copy_finite(values, vector[low : low + len(values)]):
+        block = vector[low : low + len(frame) // itemsize]
+        if wire_type is WireType.FLOAT32:
+            finite = copy_finite(np.frombuffer(frame, dtype=_FLOAT32), block)
+        else:
+            halves.unpack(frame, wire_type, block)
+            finite = is_finite(block)
+        if not finite:
             raise WireError(Reason.NON_FINITE, f"a coordinate of frame {index}")
-        low += len(values)
+        low += len(block)
     return vector

@@ -20,7 +20,8 @@ HEADER_BYTES_MAX = 1 * KIB
 """Of frame 0. msgpack can ask for far more memory than it is long; what is short asks little."""
 
 COORDINATES_MAX = (2**32 - 1) // 4
-"""Of a vector: a bin32 of msgpack holds no more than 4 GiB - 1 byte."""
+"""Of a vector: a bin32 of msgpack holds no more than 4 GiB - 1 byte, and every vector travels as
+float32 somewhere."""
 
 BOOT_BYTES = 8
 """Of the chance bytes that tell one life of a process from the next."""
@@ -36,17 +37,23 @@ TEXT_BYTES_MAX = 64
 """Of any text in a header."""
 
 
-def frame_count(d: int) -> int:
-    """How many frames a vector of ``d`` coordinates travels in, its header among them."""
-    return 1 + -(-4 * d // FRAME_BYTES)
+def frame_count(d: int, itemsize: int = 4) -> int:
+    """How many frames a vector of ``d`` coordinates travels in, its header among them.
+
+    Args:
+        d: Coordinates.
+        itemsize: Bytes of each.
+    """
+    return 1 + -(-itemsize * d // FRAME_BYTES)
 
 
-def check_sizes(sizes: Sequence[int], d: int) -> None:
+def check_sizes(sizes: Sequence[int], d: int, itemsize: int = 4) -> None:
     """Returns when frames of these sizes can be a message; their content is not looked at.
 
     Args:
         sizes: Bytes of each frame, the header's first.
         d: Coordinates of every vector in this cluster.
+        itemsize: Bytes of a coordinate.
 
     Raises:
         WireError: ``malformed``, when there are too many or too few frames, the header is too
@@ -60,9 +67,9 @@ def check_sizes(sizes: Sequence[int], d: int) -> None:
     payload = sizes[1:]
     if not payload:
         return
-    if len(sizes) > frame_count(d):
+    if len(sizes) > frame_count(d, itemsize):
         raise WireError(Reason.WRONG_LENGTH, f"{len(sizes)} frames for {d} coordinates")
     if any(size != FRAME_BYTES for size in payload[:-1]) or not 1 <= payload[-1] <= FRAME_BYTES:
         raise WireError(Reason.MALFORMED, "a payload that is not cut into full frames")
-    if sum(payload) != 4 * d:
+    if sum(payload) != itemsize * d:
         raise WireError(Reason.WRONG_LENGTH, f"{sum(payload)} bytes for {d} coordinates")
