@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from byzsgd import __version__
-from byzsgd.cluster import Cluster, Role, Variant, nearest
+from byzsgd.cluster import Cluster, Role, Variant, WireType, nearest
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd_daemons.config import Settings, read_cluster
 
@@ -559,6 +559,9 @@ def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:
         except TaskError as error:
             return f"memory: unknown, for {error}; give the model's size with --parameters"
     lines = [f"memory: {d} parameters, {_megabytes(memory.vector_bytes(d))} a vector"]
+    if cluster.wire_type is not WireType.FLOAT32:
+        size = _megabytes(memory.wire_bytes(cluster, d))
+        lines[0] += f", {size} between servers and workers ({cluster.wire_type})"
     for role, most, besides in (
         (Role.SERVER, memory.server_bytes(cluster, d), ""),
         (Role.WORKER, memory.worker_bytes(cluster, d), " and its data set"),

@@ -57,6 +57,23 @@ def test_the_models_size_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [server, worker] == expected(file, 25_000_000)
 
 
+def test_half_a_wire_type_is_shown_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what a vector takes on its way to a worker, and the bounds that follow."""
+    full = made(tmp_path, "model.py:task")
+    *_, _, worker = check(capsys, full, "--parameters", "25000000")
+    half = tmp_path / "half.toml"
+    half.write_text(full.read_text().replace('wire_type = "float32"', 'wire_type = "bfloat16"'))
+    *_, head, server, less = check(capsys, half, "--parameters", "25000000")
+
+    assert head == (
+        "memory: 25000000 parameters, 96 MB a vector, 48 MB between servers and workers (bfloat16)"
+    )
+    assert [server, less] == expected(half, 25_000_000)
+    assert less != worker
+
+
 def test_a_task_that_cannot_be_loaded_here_is_no_mistake_in_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from byzsgd.cluster import WireType
 from byzsgd.messages import Model, Pull, Reason
 from byzsgd.wire import Kind, encode
 
@@ -19,11 +20,19 @@ def hex_examples() -> list[list[bytes]]:
 
 
 def test_the_examples_are_what_is_sent() -> None:
-    """The page's bytes are those of its model and of its pull."""
-    model = encode(Model(7, np.float32([1, -2, 0.5])), BOOT)
-    pull = encode(Pull(7), BOOT)
+    """The page's bytes are those of its model, in two types, and of its pull."""
+    model = Model(7, np.float32([1, -2, 0.5]))
+    sent = [encode(model, BOOT), encode(model, BOOT, WireType.BFLOAT16), encode(Pull(7), BOOT)]
 
-    assert hex_examples() == [[bytes(frame) for frame in model], pull]
+    assert hex_examples() == [[bytes(frame) for frame in frames] for frames in sent]
+
+
+def test_every_wire_type_is_described() -> None:
+    """With its bytes and its largest number."""
+    for wire_type in WireType:
+        row = re.search(rf"^\| `{wire_type}`.*", DOCUMENT, flags=re.MULTILINE)
+        assert row, wire_type
+        assert f"| {wire_type.itemsize} bytes" in row[0]
 
 
 def test_every_kind_and_every_reason_is_described() -> None:
