@@ -403,7 +403,8 @@ class Guard:
             connection = watched.connections.get(delivery.fd)
             if connection is None:
                 continue
-            connection.look()
+            if not connection.logged_in or connection.undelivered < delivery.size:
+                connection.look()
             # Somebody else's, or larger than all that came: a message of an earlier connection.
             if (
                 not connection.logged_in
