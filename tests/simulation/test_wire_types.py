@@ -1,6 +1,7 @@
 """Wire types of two bytes: what they save, that all promises hold, and why gathers are spared."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,22 +34,26 @@ def test_vectors_between_servers_and_workers_take_half_the_bytes(
         assert headers == full.bytes[kind] / full.messages[kind] - 100 * 4, kind
 
 
-@pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"variant": "asynchronous"}, {"overlapped_gather": True}, {"variant": "synchronous"}],
+    ids=["asynchronous", "overlapped", "synchronous"],
+)
 @pytest.mark.parametrize("half", HALVES)
 def test_all_promises_hold_under_attack_and_faults(
-    half: WireType, variant: str, simulate: Simulate
+    half: WireType, settings: dict[str, Any], simulate: Simulate
 ) -> None:
     """What is sent again is no equivocation, and equal votes give equal models."""
     simulation = simulate(
         SHAPE,
         seed=3,
         steps=40,
-        variant=variant,
         gather_period=2,
         wire_type=half,
         workers_say="alie",
         servers_say="equivocate",
         faults=Faults(loss=0.02, duplication=0.1, straggle=0.02),
+        **settings,
     )
     simulation.run()
 
