@@ -6,14 +6,17 @@ BIN := .venv/bin
 # For an NVIDIA GPU: make install TORCH_FROM=
 TORCH_FROM ?= $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $(BIN)/python
+PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install demo test check soak image clean
+.PHONY: help install peers demo test check soak image clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## the project and all it needs, into .venv
+
+peers: .venv-peers/installed  ## other libraries, to measure against, into .venv-peers
 
 demo: install  ## byzsgd and a plain parameter server under the same attack, side by side
 	$(BIN)/byzsgd demo --out run/demo
@@ -37,7 +40,7 @@ image:  ## one container image for every daemon
 	$(ENGINE) build --tag byzsgd .
 
 clean:  ## remove what the others have made
-	rm -rf .venv run dist build .*_cache .hypothesis
+	rm -rf .venv .venv-peers run dist build .*_cache .hypothesis
 
 .venv/installed: pyproject.toml requirements.lock torch.lock
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit("byzsgd needs Python 3.11 or newer, and $(PYTHON) is " + v + ": make PYTHON=python3.12")'
@@ -46,4 +49,11 @@ clean:  ## remove what the others have made
 	$(UV) --require-hashes -r requirements.lock
 	$(UV) --index-strategy unsafe-best-match $(TORCH_FROM) -r torch.lock
 	$(UV) --no-deps -e .
+	@touch $@
+
+# Some ask for an older torch, and krum for a newer Python, than those they run with.
+.venv-peers/installed: benchmarks/peers.txt torch.lock | .venv/installed
+	$(PYTHON) -m venv .venv-peers
+	$(PEERS) --index-strategy unsafe-best-match $(TORCH_FROM) --overrides torch.lock -r torch.lock -r benchmarks/peers.txt
+	$(PEERS) --no-deps --python-version 3.12 krum==0.9.1
 	@touch $@
