@@ -49,7 +49,7 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
     # Where i >= j nothing is written: a one is in range.
     squares = np.ones((min(CHUNK, -(-d // BLOCK)), n, n))
     total = np.zeros((n, n))
-    stack = Stack(n, d)
+    stack = Stack(n, d if kernel is None else BLOCK)  # Compiled code leaves one block at most.
     with np.errstate(over="ignore", invalid="ignore"):
         for low in range(0, d, CHUNK * BLOCK):
             length = min(CHUNK * BLOCK, d - low)
