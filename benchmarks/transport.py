@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import select
+import signal
 import socket
 import statistics
 import subprocess
@@ -280,6 +281,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="shapes with these words: '100 MB', '4->1'")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     words = parser.parse_args()
+    # So that the processes end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     rows = []
     if not PEERS.exists():
         print("gRPC is skipped: make peers installs it")
