@@ -18,6 +18,9 @@ CENTRE = "s1"
 FIRST = 1000
 """Number of the first message of bursts; those below it are to warm up."""
 
+SLOW_BYTES_PER_SECOND = 10_000_000
+"""Any contestant is faster."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -53,6 +56,11 @@ class Part:
     def peers(self) -> tuple[str, ...]:
         """Who is at the other end."""
         return self.leaves if self.is_centre else (CENTRE,)
+
+    @property
+    def repeat_seconds(self) -> float:
+        """How long to wait before a message to warm up is repeated: else they would pile up."""
+        return 1 + self.payload_bytes / SLOW_BYTES_PER_SECOND
 
     def to_json(self) -> str:
         """As one word of a command line."""

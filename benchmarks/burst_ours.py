@@ -22,7 +22,8 @@ from byzsgd.messages import Gradient, Hello, Message, Model, Reason
 from byzsgd.transport import ZeroMQ, connection, malloc
 from byzsgd.transport.zap import Doorkeeper
 
-REPEAT_SECONDS = 1.0
+SUBSCRIBED_SECONDS = 0.5
+"""After a hello, a subscription should have come too."""
 
 
 class Plain(zmq.asyncio.Socket):
@@ -89,6 +90,7 @@ class Node:
         self._vector = np.random.default_rng(1).standard_normal(d, dtype=np.float32)
         self.transport = ZeroMQ(part.name, Cluster.from_mapping(mapping), secret, d, self)
         self.counter = Sender(part, self.send) if part.sends else Receiver(part)
+        self.heard = set[str]()
         self._changed = asyncio.Event()
 
     async def wait(self, condition: Callable[[], bool]) -> None:
@@ -100,13 +102,14 @@ class Node:
     def send(self, number: int) -> None:
         if self._part.is_centre:
             self.transport.publish(Model(number, self._vector))
-        elif CENTRE in self.transport.statistics().connected:
+        else:
             self.transport.send((CENTRE,), Gradient(number, self._vector))
 
     def received(self, peer: str, message: Message) -> None:
+        self.heard.add(peer)
         if isinstance(self.counter, Sender):
             self.counter.acknowledged(peer, message.step)
-        else:
+        elif not isinstance(message, Hello):
             self.counter.got(peer, message.step)
             self.transport.send((peer,), Hello(message.step))
         self._changed.set()
@@ -114,7 +117,12 @@ class Node:
     def refused(self, peer: str, reason: Reason, detail: str) -> None:
         sys.exit(f"{self._part.name} refused {peer}: {reason}: {detail}")
 
-    def connected(self, peer: str) -> None: ...
+    def connected(self, peer: str) -> None:
+        # As daemons do: the guard gives those that have said nothing less room.
+        self.transport.send((peer,), Hello(0))
+        self.heard.add(peer)
+        self._changed.set()
+
     def disconnected(self, peer: str) -> None: ...
 
 
@@ -124,10 +132,12 @@ async def take_part(part: Part) -> None:
     await node.transport.open()
     run = asyncio.create_task(node.transport.run())
     if isinstance(node.counter, Sender):
+        await node.wait(lambda: node.heard >= set(part.peers))
+        await asyncio.sleep(SUBSCRIBED_SECONDS)
         while not node.counter.is_warm:
             node.counter.warm_up()
             with suppress(TimeoutError):
-                async with asyncio.timeout(REPEAT_SECONDS):
+                async with asyncio.timeout(part.repeat_seconds):
                     await node.wait(lambda: node.counter.is_warm)
     say()
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -9,8 +9,6 @@ import sys
 import zmq
 from benchmarks.burst import CENTRE, Part, Receiver, Sender, cpu_seconds, report, say
 
-REPEAT_MS = 1000
-
 
 class Sockets:
     """The sockets of one process."""
@@ -76,7 +74,7 @@ def send(part: Part, sockets: Sockets) -> None:
     sender = Sender(part, sockets.send)
     while not sender.is_warm:
         sender.warm_up()
-        while not sender.is_warm and sockets.requests.poll(REPEAT_MS):
+        while not sender.is_warm and sockets.requests.poll(1000 * part.repeat_seconds):
             sender.acknowledged(*sockets.acknowledgement())
     say()
     for line in sys.stdin:
