@@ -137,9 +137,6 @@ class Contestant:
             self._processes.append(process)
 
     def __enter__(self) -> Self:
-        for process in self._processes:
-            assert _line(process) == "ready\n", "a process ended"
-        self.turn()  # The first burst warms up.
         return self
 
     def __exit__(
@@ -151,6 +148,12 @@ class Contestant:
         for process in self._processes:
             process.kill()
             process.communicate()
+
+    def warm_up(self) -> None:
+        """Wait until all are ready, and run a burst that does not count."""
+        for process in self._processes:
+            assert _line(process) == "ready\n", "a process ended"
+        self.turn()
 
     def turn(self) -> Turn:
         """Run one burst."""
@@ -196,6 +199,8 @@ def rates(shape: Shape, rounds: int) -> list[Row]:
             contestants["gRPC"] = Contestant("burst_grpc", shape, python=PEERS)
         for contestant in contestants.values():
             stack.enter_context(contestant)
+        for contestant in contestants.values():
+            contestant.warm_up()
         turns = [
             {name: contestant.turn() for name, contestant in contestants.items()}
             for _ in range(rounds)
@@ -247,6 +252,8 @@ def line(rounds: int) -> list[Row]:
         }
         for contestant in contestants.values():
             stack.enter_context(contestant)
+        for contestant in contestants.values():
+            contestant.warm_up()
         turns = [
             {name: contestant.turn() for name, contestant in contestants.items()}
             for _ in range(rounds)
