@@ -9,7 +9,7 @@ UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $
 PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install peers demo test check soak image clean
+.PHONY: help install peers demo test check bench soak image clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: install  ## style, types, and who may import whom
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install peers  ## speed, as ratios beside floors and other libraries: docs/performance.md
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
 # make soak SEEDS=10000 FIRST=0; one alone: SEED=123; with a bug in the code: PLANT=old-step; every bug: BUGS=1
 SEEDS ?= 1000

@@ -1,6 +1,7 @@
 """Distances between all pairs of vectors, right at every scale."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,21 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
             if not (found.min() > SQUARE_MIN and found.max() < SQUARE_MAX):
                 _redo_out_of_range([row[low : low + length] for row in rows], found)
             total += np.add.reduce(found, axis=0)
-    total = np.triu(total, 1)
-    if not np.isfinite(total).all():
+    left, right = _pairs(n)
+    upper = total[left, right]
+    if not np.isfinite(upper).all():
         refuse_non_finite(rows)
-    return total + total.T
+    squared = np.zeros((n, n))
+    squared[left, right] = squared[right, left] = upper
+    return squared
+
+
+@cache
+def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Every i, and its j > i: the pairs of n rows, neighbours first."""
+    lags = range(1, n)
+    left = np.concatenate([np.arange(n - lag) for lag in lags])
+    return left, left + np.repeat(lags, [n - lag for lag in lags])
 
 
 class Stack:
@@ -79,7 +91,7 @@ class Stack:
     this, ``tiles`` too, so that all have the same bits.
     """
 
-    __slots__ = ("_difference", "_left", "_right", "_rows", "_sums", "blocks")
+    __slots__ = ("_difference", "_padded", "_rows", "_sums", "blocks")
 
     def __init__(self, n: int, d: int) -> None:
         """Scratch for n rows of length d; at least two rows."""
@@ -91,8 +103,7 @@ class Stack:
         self._rows = np.empty((steps, n, self.blocks, LANES), np.float32)
         self._difference = np.empty(self._rows.size, np.float32)
         self._sums = np.empty((n * (n - 1) // 2, self.blocks * LANES), np.float32)
-        self._left = np.concatenate([np.arange(n - lag) for lag in range(1, n)])
-        self._right = self._left + np.repeat(np.arange(1, n), np.arange(n - 1, 0, -1))
+        self._padded = np.empty(steps * self.blocks * LANES, np.float32)
 
     def write(self, parts: Sequence[Vector], squares: NDArray[np.float64]) -> None:
         """Write the sum of squared differences in every block, of all pairs of rows.
@@ -104,8 +115,9 @@ class Stack:
         """
         steps, n, blocks = self._rows.shape[:3]
         for index, part in enumerate(parts):
-            if len(part) < steps * blocks * LANES:
-                part = np.pad(part, (0, steps * blocks * LANES - len(part)))
+            if (length := len(part)) < len(self._padded):
+                self._padded[:length], self._padded[length:] = part, 0
+                part = self._padded
             self._rows[:, index] = part.reshape(blocks, steps, LANES).swapaxes(0, 1)
         done = 0
         for lag in range(1, n):
@@ -121,7 +133,8 @@ class Stack:
         while folded.shape[2] > 1:
             half = folded.shape[2] // 2
             folded = folded[:, :, :half] + folded[:, :, half:]
-        squares[:, self._left, self._right] = folded[:, : len(squares), 0].T
+        left, right = _pairs(n)
+        squares[:, left, right] = folded[:, : len(squares), 0].T
 
 
 def _redo_out_of_range(parts: Sequence[Vector], squares: NDArray[np.float64]) -> None:
