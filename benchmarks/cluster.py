@@ -37,7 +37,7 @@ BLOCK_SECONDS = 2.0
 MEMORY_SHAPE: dict[str, Any] = {"servers": 2, "workers": 3, "f_servers": 0, "f_workers": 0}
 """Small, as every worker with d = 25 M holds a gigabyte as well."""
 
-MEMORY_STEPS = 8
+MEMORY_STEPS = 6
 """A server's memory is at its peak after a few."""
 
 
