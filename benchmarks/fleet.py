@@ -113,13 +113,14 @@ class Fleet:
 
         Args:
             seconds: Least length of the stretch.
-            period: It begins and ends as the first server begins a step that this divides.
+            period: It begins and ends as the first server begins a step, and its length in steps
+                is a multiple of this.
             poll: Seconds between two looks at the server, as it begins and ends.
         """
-        first, began = self._turn(period, poll), time.monotonic()
+        first, began = self._turn(0, 1, poll), time.monotonic()
         before = self._counts()
         time.sleep(seconds)
-        last, ended = self._turn(period, poll), time.monotonic()
+        last, ended = self._turn(first, period, poll), time.monotonic()
         after = self._counts()
         return Pace(
             steps=last - first,
@@ -129,11 +130,11 @@ class Fleet:
             received=_less(after[2], before[2]),
         )
 
-    def _turn(self, period: int, poll: float) -> int:
-        """Wait until a period is over; the step that begins the next."""
+    def _turn(self, first: int, period: int, poll: float) -> int:
+        """Wait until a period is over, counted from a first step; the step that begins the next."""
         ends = time.monotonic() + PATIENCE_SECONDS
         at = step = self.step()
-        while step // period == at // period:
+        while (step - first) // period == (at - first) // period:
             if time.monotonic() > ends:
                 raise SystemExit(f"no step after {at} within {PATIENCE_SECONDS:g} s")
             time.sleep(poll)

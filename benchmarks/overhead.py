@@ -251,7 +251,7 @@ def _shared_rows(base: System, found: list[Measured]) -> Iterator[Row]:
 
 LINK_MBIT = 100
 LINKED_D = 200_000
-LINKED_STEPS = 6
+LINKED_STEPS = 5
 TARGETS = {"asynchronous, T = 1": 67, "asynchronous, T = 5": 21, "synchronous, T = 5": 15}
 
 
