@@ -107,8 +107,8 @@ def server_usual_bytes(cluster: Cluster, d: int) -> int:
     """Resident memory of a server in a calm run, after some steps.
 
     All peers are correct and equally fast, so that their vectors come at the same time, and nothing
-    waits to be sent. Freed memory is kept (``transport.malloc``), so this is what it holds at the
-    end of a step's gradients, when that is most.
+    waits to be sent. This is its peak, at the end of a step's gradients; most of what is freed then
+    is kept (``transport.malloc``).
 
     Args:
         cluster: The cluster file's content.
