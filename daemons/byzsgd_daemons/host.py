@@ -21,6 +21,8 @@ from byzsgd.protocol import (
     DeadlinePassed,
     Effect,
     Event,
+    GradientComputed,
+    ModelTried,
     NewLife,
     Node,
     PeerConnected,
@@ -41,6 +43,12 @@ from byzsgd_daemons.presence import Presence
 
 INLINE_MAX = 1 << 16
 """Coordinates that are aggregated on the event loop: a trip through the thread costs more."""
+
+QUICK_SECONDS = 0.0002
+"""A gradient that takes less is computed on the event loop, for the same reason..."""
+
+QUICK_TIMES = 10
+"""...once that many in a row did; one that takes longer sends the next ones to the thread again."""
 
 SLOW_SECONDS = 3.0
 """Waiting longer than this is said in the log, unless waits usually last as long."""
@@ -94,6 +102,7 @@ class Host:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="work")
         # One: a checkpoint at a time, and none that waits for heavy work.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._quick = 0
         self._timer: asyncio.Handle | None = None
         self._rings_at = float("inf")
         self._stopped: asyncio.Future[None]
@@ -204,11 +213,11 @@ class Host:
                 case Aggregate():
                     self._aggregate(effect)
                 case ComputeGradient():
-                    self._in_thread(
+                    self._compute(
                         partial(compute_gradient, effect, self.gradient, time.perf_counter)
                     )
                 case TryModel():
-                    self._in_thread(partial(try_model, effect, self.gradient, time.perf_counter))
+                    self._compute(partial(try_model, effect, self.gradient, time.perf_counter))
                 case SaveCheckpoint():
                     self._save(effect)
                 case NewLife():
@@ -223,10 +232,24 @@ class Host:
     def _aggregate(self, effect: Aggregate) -> None:
         work = partial(aggregate, effect, time.perf_counter)
         if len(effect.vectors) * len(effect.vectors[0]) <= INLINE_MAX:
-            # Not at once: an event must not be handled inside another.
-            self._loop.call_soon(self._guard, lambda: self._meet(work()))
+            self._soon(work)
         else:
             self._in_thread(work)
+
+    def _compute(self, work: Callable[[], GradientComputed | ModelTried]) -> None:
+        def watched() -> Result:
+            result = work()
+            self._quick = self._quick + 1 if result.seconds < QUICK_SECONDS else 0
+            return result
+
+        if self._quick < QUICK_TIMES:
+            self._in_thread(watched)
+        else:
+            self._soon(watched)
+
+    def _soon(self, work: Work) -> None:
+        """Do work on the event loop; not at once: an event must not be handled inside another."""
+        self._loop.call_soon(self._guard, lambda: self._meet(work()))
 
     def _in_thread(self, work: Work) -> None:
         self._loop.run_in_executor(self._threads, work).add_done_callback(self._worked)

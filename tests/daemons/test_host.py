@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from byzsgd.protocol import (
 from byzsgd.protocol.node import Waiting
 from byzsgd.protocol.variance import State
 from byzsgd_daemons import host as module
-from byzsgd_daemons.host import INLINE_MAX, SLOW_SECONDS, UNSAVED_SECONDS, Host
+from byzsgd_daemons.host import INLINE_MAX, QUICK_TIMES, SLOW_SECONDS, UNSAVED_SECONDS, Host
 
 PATIENCE_SECONDS = 60.0
 
@@ -223,6 +224,33 @@ def test_two_gradients_asked_for_at_once_do_not_mix(run: Any, puppet: Any, wire:
         assert found == [(1, [1], 1.0), (2, [2], 2.0), (3, [3], 3.0)]
 
     run(main)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_quick_gradients_do_not_pay_for_a_thread(
+    run: Any, puppet: Any, wire: Any, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once some in a row were quick; a slow one, and those after it, leave the event loop free."""
+    monkeypatch.setattr(module, "QUICK_SECONDS", inf if quick else 0.0)
+    threads: list[bool] = []
+
+    def gradient(vector: Any, step: int) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if step == QUICK_TIMES + 1:
+            monkeypatch.setattr(module, "QUICK_SECONDS", 0.0)
+        return vector, 0.0
+
+    async def main() -> None:
+        node, transport = puppet("w1"), wire()
+        host = Host(node, gradient=gradient)
+        with hosted(host, transport):
+            await transport.running.wait()
+            for step in range(QUICK_TIMES + 3):
+                host._do([ComputeGradient(step, ONE, None, 0.0)])
+                await node.wait(GradientComputed, step + 1)
+
+    run(main)
+    assert threads == [False] * QUICK_TIMES + [quick, quick, False]
 
 
 # The timer

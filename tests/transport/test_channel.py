@@ -1,6 +1,7 @@
 """One socket on the event loop: nothing is lost, nobody else is kept waiting."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import inf
@@ -19,12 +20,12 @@ Test = Callable[["Pair"], Awaitable[None]]
 class Pair:
     """A channel that is looked at, and the plain socket at its other end."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> None:
         socket, self.other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
         for end in (socket, self.other):
             end.linger = end.sndhwm = end.rcvhwm = 0
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
-        self.other.connect(f"tcp://127.0.0.1:{port}")
+        socket.bind(address)
+        self.other.connect(socket.last_endpoint)
         self.taken: list[list[bytes]] = []
         self.errors: list[BaseException] = []
         self.channel = Channel(socket, FRAMES_MAX, self.take, self.errors.append)
@@ -42,9 +43,9 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
+async def pair(address: str) -> AsyncIterator[Pair]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    made = Pair(context)
+    made = Pair(context, address)
     try:
         yield made
     finally:
@@ -54,16 +55,16 @@ async def pair() -> AsyncIterator[Pair]:
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop])
-def run(request) -> Callable[[Test], None]:
+def run(request) -> Callable[..., None]:
     """Runs a test's coroutine with a pair, on both kinds of event loop."""
 
-    async def with_pair(test: Test) -> None:
-        async with asyncio.timeout(60), pair() as made:
+    async def with_pair(test: Test, address: str) -> None:
+        async with asyncio.timeout(60), pair(address) as made:
             await test(made)
 
-    def on_loop(test: Test) -> None:
+    def on_loop(test: Test, address: str = "tcp://127.0.0.1:*") -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(with_pair(test))
+            runner.run(with_pair(test, address))
 
     return on_loop
 
@@ -161,6 +162,24 @@ def test_nothing_is_read_while_it_pauses(run) -> None:
         assert pair.taken == [[b"work"], [b"message"]]
 
     run(main)
+
+
+def test_it_was_empty_when_nothing_was_left_to_read(run) -> None:
+    """Not when it was told of more: that may have been there for long, if the loop had no turn."""
+
+    async def main(pair: Pair) -> None:
+        pair.channel.begin()
+        await pair.until(lambda: pair.channel.empty_at == inf)
+        before = time.monotonic()
+        for _ in range(3 * MESSAGES_A_TURN):
+            pair.other.send(b"")
+        await pair.until(lambda: pair.taken)
+        assert len(pair.taken) < 3 * MESSAGES_A_TURN
+        assert pair.channel.empty_at < before
+        await pair.until(lambda: len(pair.taken) == 3 * MESSAGES_A_TURN)
+        await pair.until(lambda: pair.channel.empty_at == inf)
+
+    run(main, "inproc://at-once")
 
 
 def test_it_may_be_closed_by_what_it_hands_over(run) -> None:

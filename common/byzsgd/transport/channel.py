@@ -47,7 +47,8 @@ class Channel:
         """
         self.socket = socket
         self.empty_at = time.monotonic()
-        """When the socket was last seen empty, on the clock; inf while nothing is there."""
+        """When the socket was last seen empty, on the clock; inf while it says nothing."""
+        self._emptied_at = self.empty_at
         self._frames_max = frames_max
         self._take = take
         self._failed = failed
@@ -135,7 +136,7 @@ class Channel:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        self.empty_at = min(self.empty_at, time.monotonic())
+        self.empty_at = self._emptied_at
         messages = 0
         for _ in range(FRAMES_A_TURN):
             # Closed or paused by what was told of the last message.
@@ -146,7 +147,7 @@ class Channel:
             try:
                 frame = self.socket.recv(zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                self.empty_at = inf
+                self._emptied_at, self.empty_at = time.monotonic(), inf
                 return
             # One frame too many is kept, so that the message is refused for it.
             if len(self._frames) <= self._frames_max:

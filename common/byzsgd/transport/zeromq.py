@@ -146,9 +146,8 @@ MESSAGES_BURST = 5000.0
 """Messages of one peer that are taken in a second, and without a pause: what a node finds that was
 frozen for a while. A correct peer says one or two things a step, and no step takes so little."""
 
-TICK_SECONDS = 0.02
-"""How often the event loop says that it has its turn. Two turns later, a socket that is waited for
-has nothing any more of what had come."""
+TURN_SECONDS = 0.04
+"""What had come is said to the event loop by then, if it has a turn."""
 
 
 def queue_messages(d: int) -> int:
@@ -232,7 +231,7 @@ class ZeroMQ:
         self._talk = Buckets[str](MESSAGES_BURST, MESSAGES_PER_SECOND)
         self._failure: asyncio.Future[None]
         self._runs = False
-        self._ticked_at = time.monotonic()
+        self._turn_at = time.monotonic()
 
         self._messages: Counter[tuple[str, Direction]] = Counter()
         self._bytes: Counter[tuple[str, Direction]] = Counter()
@@ -561,11 +560,7 @@ class ZeroMQ:
         self._runs = True
         for channel in self._channels():
             channel.begin()
-        while not self._failure.done():
-            # The guard's thread looks at it, to know that the event loop has its turn.
-            self._ticked_at = time.monotonic()
-            await asyncio.wait([self._failure], timeout=TICK_SECONDS)
-        self._failure.result()
+        await self._failure
 
     def _failed(self, error: BaseException) -> None:
         """A bug of ours: it ends ``run``."""
@@ -574,8 +569,15 @@ class ZeroMQ:
 
     def _has_read(self, channel: Channel, at: float) -> bool:
         """Whether all was read that had come to a channel at a time; called in any thread."""
-        since = at + 2 * TICK_SECONDS
-        return self._ticked_at > since and channel.empty_at > since
+        since = at + TURN_SECONDS
+        if self._turn_at > since and channel.empty_at > since:
+            return True
+        # For when it is asked again. Two turns: in the first one others are told of what is there.
+        self._loop.call_soon_threadsafe(self._loop.call_soon, self._has_turn)
+        return False
+
+    def _has_turn(self) -> None:
+        self._turn_at = time.monotonic()
 
     def _requested(self, frames: list[zmq.Frame]) -> None:
         assert self._router is not None
