@@ -325,6 +325,20 @@ def test_a_peer_that_connects_during_a_gather_is_asked_for_its_vote(gathering: A
     assert gathering.connects("w1") == ["send Hello step=1 to w1"]
 
 
+def test_a_worker_that_connects_is_asked_for_the_gradient_that_is_late(
+    cluster: Make, server: Make
+) -> None:
+    """Not only when the next pull is due, up to 16 seconds later; nor where nothing is late yet."""
+    s1, hello = server(), Hello(3, cluster().digests())
+    s1.receives("w2", Gradient(0, v(1)))
+
+    assert s1.receives("w1", hello) == ["send Hello step=0 reply to w1"]
+    s1.waits(1.0)
+    assert s1.receives("w1", hello) == ["send Hello step=0 reply to w1", "send Pull step=0 to w1"]
+    assert s1.receives("w2", hello) == ["send Hello step=0 reply to w2"]
+    assert s1.receives("w1", Hello(3, cluster().digests(), reply=True)) == []
+
+
 # Answering
 
 

@@ -23,6 +23,7 @@ from byzsgd.protocol.schedule import Gathers
 from byzsgd.protocol.server import Phase
 from byzsgd.protocol.window import Window
 from byzsgd.simulation import cluster
+from byzsgd.vectors import Vector
 from byzsgd.wire import codec
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -119,7 +120,12 @@ def lower_median() -> AbstractContextManager[Any]:
 
 def no_finite_check() -> AbstractContextManager[Any]:
     """Whatever is not finite is let in."""
-    return mock.patch.object(codec, "is_finite", return_value=True)
+
+    def copied(source: Vector, target: Vector) -> bool:
+        target[...] = source
+        return True
+
+    return mock.patch.multiple(codec, copy_finite=copied, is_finite=lambda _: True)
 
 
 def one_peer_believed() -> AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ CAUGHT: dict[str, tuple[int, str]] = {
     "claimed-identity": (0, "s2 did not say that"),
     "old-step": (0, "s2 did not say that"),
     "arrival-order": (0, "votes out of order"),
-    "without-own-model": (0, "KeyError: 's4'"),
+    "without-own-model": (0, "tuple.index(x): x not in tuple"),
     "lower-median": (1, "coordinate_median of step 2 is another vector"),
     "no-finite-check": (0, "row 0 has a coordinate that is not finite"),
     "one-peer-believed": (3, "no correct server is at step 1000"),

@@ -181,8 +181,16 @@ class ParameterServer(Node):
 
     def _hello(self, peer: str, role: Role, hello: Hello) -> None:
         super()._hello(peer, role, hello)
-        if role is Role.SERVER and peer not in self.differing:
+        if peer in self.differing:
+            return
+        if role is Role.SERVER:
             self._catch_up.stands(peer, hello.step)
+        elif not hello.reply and self._waits_in_vain_for(peer):
+            self._pull((peer,), self.step)  # It has just connected: what it sent before is lost.
+
+    def _waits_in_vain_for(self, worker: str) -> bool:
+        asked = self._asked > 0 and self._phase is Phase.SCATTER
+        return asked and worker in self._gradients.lacking(self.step)
 
     def _receive(self, peer: str, message: Message, now: float) -> None:
         super()._receive(peer, message, now)
