@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.rows import cpu, markdown, read
 
-NAMES = ("aggregation", "transport", "cluster", "overhead")
+NAMES = ("aggregation", "transport", "cluster", "overhead", "overlapped", "halves")
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 
 
