@@ -35,6 +35,24 @@ def on_uvloop(main: Main) -> None:
 # What nodes say to one another
 
 
+def test_a_server_that_cannot_be_dialled_yet_is_answered_where_it_was_heard(net) -> None:
+    """It has restarted, say: it dials at once, and others dial it again seconds later."""
+
+    async def main() -> None:
+        async with net.running("s1") as (s1, at_s1), net.running("s2") as (s2, at_s2):
+            await at_s1.wait(lambda: "s2" in at_s1.connected_)
+            await at_s2.wait(lambda: "s1" in at_s2.connected_)
+            s2.send(("s1",), Pull(7))
+            assert await at_s1.message(Pull) == ("s2", Pull(7))
+            s1._hang_up("s2")
+            s1.send(("s2",), Model(8, VECTOR))
+            peer, model = await at_s2.message(Model)
+            assert (peer, model.step, *model.vector) == ("s1", 8, *VECTOR)
+            assert not s1.statistics().dropped
+
+    on_asyncio(main)
+
+
 def test_what_was_received_is_held_by_nobody_but_the_node(net) -> None:
     """Not until the next message of that peer comes: vectors are large."""
 

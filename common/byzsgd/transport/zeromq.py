@@ -504,8 +504,8 @@ class ZeroMQ:
     def send(self, peers: Sequence[str], message: Message) -> None:
         """Send a message to each of these peers that can be sent to now.
 
-        A server reaches servers through the connections that it dialled, and everybody else
-        through the last connection that they were heard on.
+        A server reaches servers through the connections that it dialled; everybody else, and those
+        that it cannot reach so, through the last connection that they were heard on.
         """
         encoded: dict[WireType, tuple[str, int, list[zmq.Frame]]] = {}
         for peer in peers:
@@ -546,12 +546,15 @@ class ZeroMQ:
         return KIND_OF[type(message)].value, sum(map(len, frames)), frames
 
     def _send(self, peer: str, frames: list[zmq.Frame]) -> bool:
-        if peer in self._cluster.servers:
-            # Not before the handlers know: what they say first is to be the first that is heard.
-            return peer in self._connected and self._dealers[peer].send(frames)
-        assert self._router is not None, f"{self._member.id} has no way to {peer}"
+        # Not before the handlers know: what they say first is to be the first that is heard.
+        if peer in self._connected:
+            return self._dealers[peer].send(frames)
+        # A server that has just restarted dials at once, and is dialled again seconds later.
         route = self._routes.get(peer)
-        return route is not None and self._router.send([route, *frames])
+        if route is None:
+            return False
+        assert self._router is not None, "who hears peers has a router"
+        return self._router.send([route, *frames])
 
     # Receiving
 
