@@ -8,70 +8,19 @@ of CURVE: the name is the public key, and nothing after the login is encrypted o
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from unittest import mock
+from contextlib import suppress
 
 import numpy as np
 import uvloop
-import zmq
-import zmq.asyncio
+from benchmarks import keyless
 from benchmarks.burst import CENTRE, Part, Receiver, Sender, cpu_seconds, report, say
 
 from byzsgd.cluster import Cluster
 from byzsgd.messages import Gradient, Hello, Message, Model, Reason
-from byzsgd.transport import ZeroMQ, connection, malloc
-from byzsgd.transport.zap import Doorkeeper
+from byzsgd.transport import ZeroMQ, malloc
 
 SUBSCRIBED_SECONDS = 0.5
 """After a hello, a subscription should have come too."""
-
-
-class Plain(zmq.asyncio.Socket):
-    """A socket that is told of keys, and logs in with their names alone."""
-
-    @property
-    def curve_server(self) -> bool:
-        return bool(self.get(zmq.PLAIN_SERVER))
-
-    @curve_server.setter
-    def curve_server(self, value: bool) -> None:
-        self.set(zmq.PLAIN_SERVER, int(value))
-
-    @property
-    def curve_publickey(self) -> bytes:
-        return self.get(zmq.PLAIN_USERNAME)
-
-    @curve_publickey.setter
-    def curve_publickey(self, value: bytes) -> None:
-        self.set(zmq.PLAIN_USERNAME, value)
-
-    curve_secretkey: bytes = b""
-    curve_serverkey: bytes = b""
-
-
-def _believe(
-    doorkeeper: Doorkeeper,
-    version: bytes,
-    request: bytes,
-    domain: bytes,
-    address: bytes,
-    _identity: bytes,
-    _mechanism: bytes,
-    name: bytes,
-    _password: bytes,
-) -> list[bytes]:
-    """What ``Doorkeeper`` answers, with a key that was only named."""
-    admitted = doorkeeper._lets_in(name.decode(), domain.decode(), address.decode(), 0.0)
-    return [version, request, b"200" if admitted else b"300", b"", name, b""]
-
-
-def unencrypted() -> ExitStack:
-    """While this context lasts, transports log in with PLAIN."""
-    stack = ExitStack()
-    stack.enter_context(mock.patch.object(zmq.asyncio.Context, "_socket_class", Plain))
-    stack.enter_context(mock.patch.object(Doorkeeper, "_answer", _believe))
-    stack.enter_context(mock.patch.object(connection, "WELCOME_BYTES", 10))
-    return stack
 
 
 class Node:
@@ -152,7 +101,9 @@ async def take_part(part: Part) -> None:
 def main() -> None:
     malloc.tune()
     part = Part.from_json(sys.argv[1])
-    with ExitStack() if part.encrypted else unencrypted(), suppress(asyncio.CancelledError):
+    if not part.encrypted:
+        keyless.log_in_plainly()
+    with suppress(asyncio.CancelledError):
         uvloop.run(take_part(part))
 
 

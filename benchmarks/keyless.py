@@ -49,13 +49,13 @@ def _answer(
     return [version, request, NOT_NOW, b"", b"", b""]
 
 
-def main() -> int:
-    """Run a command line of ``byzsgd``."""
+def log_in_plainly() -> None:
+    """From here on, transports of this process log in with PLAIN."""
     zmq.Socket.__setattr__ = _set(zmq.Socket.__setattr__)  # type: ignore[method-assign]
     connection.WELCOME_BYTES = WELCOME_BYTES
     Doorkeeper._answer = _answer  # type: ignore[assignment, method-assign]
-    return cli.main(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    log_in_plainly()
+    sys.exit(cli.main(sys.argv[1:]))
