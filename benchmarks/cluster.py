@@ -10,7 +10,6 @@ compares what servers with d = 25 M hold with ``byzsgd.memory.server_usual_bytes
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -93,7 +92,7 @@ def _first_step() -> float:
                     time.sleep(0.05)
                 return time.monotonic() - began
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
 
 
 MEMORY_D = 25_000_000
