@@ -115,8 +115,9 @@ def server_usual_bytes(cluster: Cluster, d: int) -> int:
         d: Coordinates of every vector.
     """
     n_ps, n_w = cluster.n_servers, cluster.n_workers
-    # Gradients; peers' last models; of a model: its own, its vote, a result of work.
-    kept = n_w + n_ps - 1 + 3
+    # Gradients; peers' last models, and votes of those a little ahead; of a model: its own, its
+    # vote, a result of work.
+    kept = n_w + 2 * (n_ps - 1) + 3
     # libzmq holds a message until it is whole, and then it is copied.
     read = n_w + _roundings(cluster)
     connections = 2 * n_w + 2 * (n_ps - 1)
