@@ -32,6 +32,7 @@ from benchmarks.fleet import VANILLA, Links, Pace, fleet
 from benchmarks.rows import Row, markdown, write
 from tests.network.namespaces import lacking
 
+from byzsgd.protocol.synchronous import PRIMING_STEPS
 from byzsgd_daemons.evaluate.plots import Line, Panel, draw
 
 CORES = os.cpu_count() or 1
@@ -76,6 +77,11 @@ class System:
         if self.variant == "synchronous":
             models = (self.period - 1 + self.n_ps) / self.period
         return self.n_w * (models + self.n_ps) + gathers
+
+    @property
+    def priming(self) -> int:
+        """Steps to begin with in which workers pull from all servers, to prime their filters."""
+        return PRIMING_STEPS if self.variant == "synchronous" and not self.vanilla else 0
 
     @property
     def gradients(self) -> float:
@@ -177,7 +183,7 @@ def measure(
     for _ in range(rounds):
         for each in found:
             with fleet(**each.system.plan(), **how) as running:
-                running.wait_for(warm)
+                running.wait_for(warm + each.system.priming)
                 each.paces.append(running.pace(seconds, each.system.period, poll))
                 each.gradient = _gradient(running.counters())
     return found
