@@ -257,7 +257,7 @@ def _shared_rows(base: System, found: list[Measured]) -> Iterator[Row]:
 
 LINK_MBIT = 100
 LINKED_D = 200_000
-LINKED_STEPS = 5
+LINKED_STEPS = 10
 TARGETS = {"asynchronous, T = 1": 67, "asynchronous, T = 5": 21, "synchronous, T = 5": 15}
 
 
