@@ -78,6 +78,48 @@ def test_a_file_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> N
         keys.read_secret(path)
 
 
+def owned_by(monkeypatch: pytest.MonkeyPatch, owner: int) -> None:
+    """Every open file is another user's from now on, which only root could make it."""
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        fields = list(real(descriptor))
+        fields[stat.ST_UID] = owner
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "accepted"),
+    [
+        (0o400, 0, True),
+        (0o440, 0, True),  # Lent: systemd's LoadCredential=, Kubernetes' fsGroup.
+        (0o400, 1000, True),
+        (0o440, 1000, False),  # Its owner could have kept it.
+        (0o444, 0, False),
+        (0o460, 0, False),
+        (0o640, 0, False),
+        (0o660, 0, False),
+        (0o442, 0, False),
+    ],
+)
+def test_root_may_lend_a_key_to_a_group_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, accepted: bool
+) -> None:
+    """Mode 0440 of root is what systemd and Kubernetes give; all else that is open is refused."""
+    pair, path = keys.generate(), tmp_path / "w1.key"
+    keys.write_secret(path, pair.secret)
+    path.chmod(mode)
+    owned_by(monkeypatch, owner)
+
+    if accepted:
+        assert keys.read_secret(path) == pair.secret
+        return
+    with pytest.raises(ConfigError, match=f"^{path}: mode {mode:04o} lets others at"):
+        keys.read_secret(path)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "\n", "0" * 39, "0" * 41, "0" * 40 + "\n\n", "é" * 20, "0" * 1000, " " + "0" * 39],

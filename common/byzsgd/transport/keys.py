@@ -13,6 +13,9 @@ from byzsgd.errors import ConfigError
 KEY_CHARS = 40
 """Of a key in Z85: 32 bytes."""
 
+LENT = 0o440
+"""Mode of a secret key file that root lends to a daemon."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
@@ -65,19 +68,20 @@ def read_secret(path: Path) -> str:
     """The secret key in a file.
 
     Raises:
-        ConfigError: If the file is missing, if others than its owner may read it, or if it holds
-            anything but a key. Names the file, never its content.
+        ConfigError: If the file is missing, if others may read it than its owner or whom root
+            has lent it to, or if it holds anything but a key. Names the file, never its content.
     """
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
             # One byte more than a key and a line's end, so that a longer file is noticed.
             content = file.read(KEY_CHARS + 3)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; it must hold the secret key") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if mode & 0o077:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 and not _is_lent(status):
         raise ConfigError(f"{path}: mode {mode:04o} lets others at the secret key; chmod 600 it")
     secret = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
     try:
@@ -85,3 +89,12 @@ def read_secret(path: Path) -> str:
     except ConfigError as error:
         raise ConfigError(f"{path}: holds {error}") from None
     return secret
+
+
+def _is_lent(status: os.stat_result) -> bool:
+    """Whether root lets a group read a file that nobody may write: mode 0440.
+
+    So do systemd (``LoadCredential=``: the group's bits stand for an entry of an access list) and
+    Kubernetes (``fsGroup``), for a daemon that is not root. Its owner's own file need not be so.
+    """
+    return stat.S_IMODE(status.st_mode) == LENT and status.st_uid == 0
