@@ -66,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"byzsgd {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def add(
+        name: str, command: Command, text: str, commands: Any = commands
+    ) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
         sub.set_defaults(command=command)
         return sub
 
@@ -153,6 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("cluster", type=Path, metavar="FILE")
     sub.add_argument("--parameters", type=_steps, metavar="D",
                      help="of the model (default: found out by loading the task)")  # fmt: skip
+
+    sub = add("keys", _keys_show, "Show or replace the keys that prove who nodes are.")
+    of_keys = sub.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    sub = add("show", _keys_show, "Print the public key that belongs to a secret one.", of_keys)
+    sub.add_argument("key", type=Path, metavar="KEYFILE")
+    sub = add("rotate", _keys_rotate, "Make a new key for a node, and say what is next.", of_keys)
+    sub.add_argument("cluster", type=Path, metavar="CLUSTER")
+    sub.add_argument("id", metavar="NODE")
+    sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/NODE.key beside it")
 
     sub = add("data", _data, "Show which classes each worker draws from, and how unevenly.")
     _cluster_argument(sub)
@@ -577,6 +590,21 @@ def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:
 def _megabytes(size: int, unit: str = " MB") -> str:
     """A number of bytes in units of 2^20, rounded up."""
     return f"{-(-size // 2**20)}{unit}"
+
+
+def _keys_show(arguments: argparse.Namespace) -> int:
+    from byzsgd.transport import keys
+
+    print(keys.public_of(keys.read_secret(arguments.key)))
+    return 0
+
+
+def _keys_rotate(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons import rotate
+
+    settings = Settings(id=arguments.id, cluster=arguments.cluster, key=arguments.key)
+    print(rotate.next_steps(rotate.rotate(settings), arguments.cluster))
+    return 0
 
 
 def _data(arguments: argparse.Namespace) -> int:
