@@ -19,6 +19,7 @@ from byzsgd.transport.guard import (
     identity_bytes,
     message_bytes,
 )
+from byzsgd.transport.knock import Knock, knock
 from byzsgd.transport.zeromq import ZeroMQ, queue_messages
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "WATCHES_MEMORY",
     "Direction",
     "Handlers",
+    "Knock",
     "Statistics",
     "Transport",
     "TransportError",
     "ZeroMQ",
     "identity_bytes",
+    "knock",
     "message_bytes",
     "queue_messages",
 ]
