@@ -113,3 +113,14 @@ def test_the_kernels_part_grows_with_connections(cluster: Callable[..., Cluster]
 
     assert memory.kernel_bytes(made, Role.SERVER) == 10 * MIB * (2 * c + 4)
     assert memory.kernel_bytes(made, Role.WORKER) == 10 * MIB * 10
+
+
+@pytest.mark.parametrize("role", [Role.SERVER, Role.WORKER])
+def test_few_thousand_descriptors_do_for_a_usual_cluster(
+    cluster: Callable[..., Cluster], role: Role
+) -> None:
+    """As documented; a hundred nodes more take more."""
+    assert memory.descriptors(cluster(8, 13, 2, 4), role) <= 4096
+    assert "Allow 4,096 file descriptors" in SECTION
+    more = memory.descriptors(cluster(50, 100, 16, 33), role)
+    assert more > memory.descriptors(cluster(8, 13, 2, 4), role)

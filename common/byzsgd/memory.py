@@ -54,6 +54,12 @@ KERNEL_BYTES = 10 * MIB
 """Of one connection's socket buffers, with Linux's defaults: 6 MB to receive and 4 MB to send. Not
 resident memory of the process, but counted by a limit on it (``MemoryMax=``)."""
 
+BASE_DESCRIPTORS = 256
+"""File descriptors of a node without peers: files, threads' wakers, 64 connections of HTTP."""
+
+DIALLED_DESCRIPTORS = 8
+"""Of a socket that dials."""
+
 
 def vector_bytes(d: int) -> int:
     """Bytes of a vector in memory, and on the wire among servers and to operators."""
@@ -163,6 +169,16 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
 def connection_bytes(d: int) -> int:
     """What libzmq holds for a connection besides what waits in its queues."""
     return CONNECTION_BYTES + FRAMES_AT_ONCE * min(vector_bytes(d), FRAME_BYTES)
+
+
+def descriptors(cluster: Cluster, role: Role) -> int:
+    """File descriptors that a node of a role may have open, at most."""
+    # Of each dialled socket: its connection, the guard's copy, and ends of a monitor.
+    dialled = DIALLED_DESCRIPTORS * cluster.n_servers
+    if role is not Role.SERVER:
+        return BASE_DESCRIPTORS + 2 * dialled
+    logged_in = _connections(cluster) + STRANGERS_MAX + len(cluster.nodes)
+    return BASE_DESCRIPTORS + dialled + 2 * 2 * logged_in
 
 
 def kernel_bytes(cluster: Cluster, role: Role) -> int:

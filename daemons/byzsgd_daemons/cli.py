@@ -158,6 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--parameters", type=_steps, metavar="D",
                      help="of the model (default: found out by loading the task)")  # fmt: skip
 
+    sub = add("doctor", _doctor, "Look for what keeps a node from running well on this machine.")
+    sub.add_argument("cluster", type=Path, metavar="CLUSTER")
+    sub.add_argument("--id", required=True, help="the node's id in the cluster file")
+    sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/ID.key beside it")
+    sub.add_argument("--bind", metavar="HOST", help="as the server will be given")
+    sub.add_argument("--http", metavar="HOST:PORT", help="as the node will be given")
+    sub.add_argument("--state", type=Path, metavar="FOLDER", help="as the server will be given")
+    sub.add_argument("--parameters", type=_steps, metavar="D",
+                     help="of the model (default: found out by loading the task)")  # fmt: skip
+    sub.add_argument("--seconds", type=_seconds, default=5.0,
+                     help="wait so long for another machine (default: 5)")  # fmt: skip
+
     sub = add("keys", _keys_show, "Show or replace the keys that prove who nodes are.")
     of_keys = sub.add_subparsers(title="commands", required=True, metavar="COMMAND")
     sub = add("show", _keys_show, "Print the public key that belongs to a secret one.", of_keys)
@@ -558,6 +570,18 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"warning: {warning}")
     print(_memory(cluster, arguments))
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons import doctor
+
+    names = ("id", "cluster", "key", "bind", "http", "state")
+    settings = Settings(**{name: getattr(arguments, name) for name in names})
+    levels = []
+    for finding in doctor.examine(settings, d=arguments.parameters, seconds=arguments.seconds):
+        print(finding, flush=True)
+        levels.append(finding.level)
+    return 1 if doctor.Level.PROBLEM in levels else 0
 
 
 def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:

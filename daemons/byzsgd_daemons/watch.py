@@ -97,7 +97,7 @@ def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str
             continue
         grid.add_row(
             node.id,
-            Text(_text(found.get(node.id, {}).get("step"))),
+            Text(plain(found.get(node.id, {}).get("step"))),
             Text("lies", "red") if node.id in lying else Text(brief(found.get(node.id))),
             _number(found.get(node.id, {}).get("loss")),
             _number(_median_drift(found.get(node.id, {}))),
@@ -111,7 +111,7 @@ def sentence(found: Status | None) -> str:
     """What a node does, in its own words, or why it is not known."""
     if found is None:
         return "has no http address in the cluster file"
-    return _text(found.get("error") or found.get("sentence"))
+    return plain(found.get("error") or found.get("sentence"))
 
 
 def brief(found: Status | None) -> str:
@@ -134,7 +134,7 @@ def remarks(cluster: Cluster, found: Mapping[str, Status]) -> list[str]:
         if waits_long(answer):
             waiting = answer["waiting"]
             lacking = ", ".join(_nodes(cluster, waiting.get("lacking")))
-            said.append(f"waited for: {_text(waiting.get('for'))} of {lacking}")
+            said.append(f"waited for: {plain(waiting.get('for'))} of {lacking}")
         for words in said:
             seen.setdefault(words, []).append(node)
     return [f"{words} (so say {', '.join(nodes)})" for words, nodes in seen.items()]
@@ -199,6 +199,6 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _text(value: object) -> str:
-    # A liar's status must not draw on the operator's terminal.
+def plain(value: object) -> str:
+    """A word of an answer, which may be a liar's: it must not draw on the operator's terminal."""
     return "" if value is None else "".join(c for c in str(value)[:300] if c.isprintable())
