@@ -144,6 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("status", _status, "Show where every node of a cluster stands.")
     _cluster_argument(sub)
 
+    sub = add("drain", _drain, "Wait until nodes can be stopped and the others go on.")
+    sub.add_argument("nodes", nargs="+", metavar="NODE", help="to be stopped, by you, afterwards")
+    _cluster_argument(sub)
+    sub.add_argument("--seconds", type=_seconds, default=300.0, help="wait so long (default: 300)")
+
     sub = add("fetch", _fetch, "Leave with the model: the median of a quorum of servers.")
     sub.add_argument("out", type=Path, metavar="FILE", help="a .safetensors file")
     _cluster_argument(sub)
@@ -540,6 +545,17 @@ def _status(arguments: argparse.Namespace) -> int:
     for remark in watch.remarks(cluster, found):
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     return 0 if any("error" not in answer for answer in found.values()) else 1
+
+
+def _drain(arguments: argparse.Namespace) -> int:
+    from functools import partial
+
+    from byzsgd_daemons.drain import drain
+
+    cluster = read_cluster(arguments.cluster)
+    tell = partial(print, flush=True)
+    print(drain(cluster, arguments.nodes, seconds=arguments.seconds, tell=tell))
+    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
