@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from byzsgd import __version__
 from byzsgd.cluster import Cluster, Role, Variant, WireType, nearest
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
-from byzsgd_daemons.config import Settings, read_cluster
+from byzsgd_daemons.config import VARIABLE_PREFIX, Settings, read_cluster
 
 if TYPE_CHECKING:
     from byzsgd_daemons.init import Plan
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Distributed training that stays correct while a third of the servers and of the
 workers lie. Exit status: 0 done, 1 failed, 2 wrong files or words."""
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("server", _server, "Run a parameter server.")
     _node_arguments(sub)
-    sub.add_argument("--bind", metavar="HOST", help="listen here, not at the file's address")
+    _bind_argument(sub)
     _initial_argument(sub)
     sub.add_argument(
         "--checkpoint-period", type=_count, default=100, metavar="STEPS", help="default: 100"
@@ -159,19 +161,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seconds", type=_seconds, default=30.0, help="try so long (default: 30)")
 
     sub = add("check", _check, "Check a cluster file, and say what it asks for.")
-    sub.add_argument("cluster", type=Path, metavar="FILE")
-    sub.add_argument("--parameters", type=_steps, metavar="D",
-                     help="of the model (default: found out by loading the task)")  # fmt: skip
+    _cluster_word(sub)
+    _parameters_argument(sub)
 
     sub = add("doctor", _doctor, "Look for what keeps a node from running well on this machine.")
-    sub.add_argument("cluster", type=Path, metavar="CLUSTER")
-    sub.add_argument("--id", required=True, help="the node's id in the cluster file")
-    sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/ID.key beside it")
-    sub.add_argument("--bind", metavar="HOST", help="as the server will be given")
-    sub.add_argument("--http", metavar="HOST:PORT", help="as the node will be given")
-    sub.add_argument("--state", type=Path, metavar="FOLDER", help="as the server will be given")
-    sub.add_argument("--parameters", type=_steps, metavar="D",
-                     help="of the model (default: found out by loading the task)")  # fmt: skip
+    _cluster_word(sub)
+    _identity_arguments(sub)
+    _bind_argument(sub)
+    _or_variable(sub, "--state", type=Path, metavar="FOLDER", help="where checkpoints will be")
+    _parameters_argument(sub)
     sub.add_argument("--seconds", type=_seconds, default=5.0,
                      help="wait so long for another machine (default: 5)")  # fmt: skip
 
@@ -180,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("show", _keys_show, "Print the public key that belongs to a secret one.", of_keys)
     sub.add_argument("key", type=Path, metavar="KEYFILE")
     sub = add("rotate", _keys_rotate, "Make a new key for a node, and say what is next.", of_keys)
-    sub.add_argument("cluster", type=Path, metavar="CLUSTER")
+    _cluster_word(sub)
     sub.add_argument("id", metavar="NODE")
     sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/NODE.key beside it")
 
@@ -194,17 +192,38 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cluster_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--cluster", type=Path, default=Path("cluster.toml"), metavar="FILE",
-                     help="default: cluster.toml")  # fmt: skip
+    _or_variable(sub, "--cluster", type=Path, default=Path("cluster.toml"), metavar="FILE",
+                 help="default: cluster.toml")  # fmt: skip
+
+
+def _cluster_word(sub: argparse.ArgumentParser) -> None:
+    """The same of commands that are about the file, and not about the cluster that runs."""
+    _or_variable(sub, "cluster", type=Path, default=Path("cluster.toml"), metavar="CLUSTER",
+                 nargs="?", help="default: cluster.toml")  # fmt: skip
+
+
+def _or_variable(sub: argparse.ArgumentParser, flag: str, **options: Any) -> None:
+    """A flag that can also be given as an environment variable; the flag counts more."""
+    name = VARIABLE_PREFIX + flag.strip("-").upper().replace("-", "_")
+    if value := os.environ.get(name):
+        options["default"] = value  # argparse reads it as it would the flag's.
+        options.pop("required", None)
+    options["help"] = f"{options.get('help', '')} [{name}]".strip()
+    sub.add_argument(flag, **options)
 
 
 def _device_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    _or_variable(sub, "--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
 
 def _initial_argument(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--initial", type=Path, metavar="FILE",
                      help="theta_0 (default: built from the task)")  # fmt: skip
+
+
+def _parameters_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--parameters", type=_steps, metavar="D",
+                     help="of the model (default: found out by loading the task)")  # fmt: skip
 
 
 def _plan_arguments(sub: argparse.ArgumentParser) -> None:
@@ -255,23 +274,38 @@ def _lie_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _log_arguments(sub: argparse.ArgumentParser) -> None:
-    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
-    sub.add_argument("--log-level", default="INFO", choices=levels, help="default: INFO")
-    sub.add_argument("--state", type=Path, metavar="FOLDER", help="keep checkpoints here")
+    _or_variable(sub, "--log-level", type=_log_level, default="INFO", metavar="LEVEL",
+                 help=f"{', '.join(LOG_LEVELS)} (default: INFO)")  # fmt: skip
+    _or_variable(sub, "--state", type=Path, metavar="FOLDER", help="keep checkpoints here")
     sub.add_argument("--until-stdin-closes", action="store_true",
                      help="stop when standard input ends: for whoever starts daemons")  # fmt: skip
 
 
 def _node_arguments(sub: argparse.ArgumentParser) -> None:
     _cluster_argument(sub)
-    sub.add_argument("--id", required=True, help="this node's id in the cluster file")
-    sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/ID.key beside it")
-    sub.add_argument("--http", metavar="HOST:PORT", help="default: the cluster file's")
+    _identity_arguments(sub)
     sub.add_argument("--pull-after", type=_seconds, default=1.0, metavar="SECONDS",
                      help="ask again after so long without a quorum (default: 1)")  # fmt: skip
     sub.add_argument("--stop-seconds", type=_seconds, default=10.0, metavar="SECONDS",
                      help="longest time that a stop takes (default: 10)")  # fmt: skip
     _log_arguments(sub)
+
+
+def _identity_arguments(sub: argparse.ArgumentParser) -> None:
+    _or_variable(sub, "--id", required=True, help="this node's id in the cluster file")
+    _or_variable(sub, "--key", type=Path, metavar="FILE", help="default: keys/ID.key beside it")
+    _or_variable(sub, "--http", metavar="HOST:PORT", help="default: the cluster file's")
+
+
+def _bind_argument(sub: argparse.ArgumentParser) -> None:
+    _or_variable(sub, "--bind", metavar="HOST", help="listen here, not at the file's address")
+
+
+def _log_level(text: str) -> str:
+    if text not in LOG_LEVELS:
+        hint = nearest(text, LOG_LEVELS)
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; {hint}")
+    return text
 
 
 def _seconds(text: str) -> float:

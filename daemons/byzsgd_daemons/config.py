@@ -18,6 +18,9 @@ from byzsgd.cluster import (
 from byzsgd.errors import ClusterError, ConfigError
 from byzsgd.transport import keys
 
+VARIABLE_PREFIX = "BYZSGD_"
+"""Of environment variables that stand for flags, such as BYZSGD_CLUSTER for --cluster."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:

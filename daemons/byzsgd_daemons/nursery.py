@@ -40,6 +40,7 @@ import numpy as np
 
 from byzsgd.errors import ByzsgdError
 from byzsgd.tasks import TASKS
+from byzsgd_daemons.config import VARIABLE_PREFIX
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Many daemons share this machine's cores: more threads each would only get in each other's way.
@@ -139,6 +140,12 @@ class Child:
         _settle(self._ended, 1)
 
 
+def _environment() -> dict[str, str]:
+    """The starter's, but for what would stand for flags of every daemon."""
+    ours = {name: v for name, v in os.environ.items() if not name.startswith(VARIABLE_PREFIX)}
+    return ours | ONE_THREAD
+
+
 def _settle(future: "asyncio.Future[int]", number: int) -> None:
     if not future.done():
         future.set_result(number)
@@ -173,7 +180,7 @@ class Nursery:
                 stderr=self._words,
                 # A Ctrl-C is the starter's to answer, by ending the children in good order.
                 start_new_session=True,
-                env=os.environ | ONE_THREAD,
+                env=_environment(),
             )
         return self
 

@@ -1,0 +1,115 @@
+"""Words, variables and defaults: which of them a command takes."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from byzsgd_daemons import cli, init, nursery
+from byzsgd_daemons.cli import main
+
+VARIABLES = {
+    "BYZSGD_CLUSTER": "/etc/byzsgd/cluster.toml",
+    "BYZSGD_ID": "s3",
+    "BYZSGD_KEY": "/run/key",
+    "BYZSGD_STATE": "/state",
+    "BYZSGD_HTTP": "0.0.0.0:9100",
+    "BYZSGD_BIND": "0.0.0.0",
+    "BYZSGD_LOG_LEVEL": "DEBUG",
+    "BYZSGD_DEVICE": "cuda:1",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return cli._parser().parse_args(words)
+
+
+def test_a_daemon_takes_all_that_differs_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read as the flag would be."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    server, worker = parsed("server"), parsed("worker")
+
+    assert server.cluster == Path("/etc/byzsgd/cluster.toml")
+    assert (server.id, server.key, server.state) == ("s3", Path("/run/key"), Path("/state"))
+    assert (server.http, server.bind) == ("0.0.0.0:9100", "0.0.0.0")
+    assert (server.log_level, worker.device) == ("DEBUG", "cuda:1")
+
+
+def test_a_flag_counts_more_than_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an empty variable is none."""
+    monkeypatch.setenv("BYZSGD_CLUSTER", "there.toml")
+    monkeypatch.setenv("BYZSGD_KEY", "")
+
+    assert parsed("status").cluster == Path("there.toml")
+    assert parsed("status", "--cluster", "here.toml").cluster == Path("here.toml")
+    assert parsed("server", "--id", "s0").key is None
+
+
+@pytest.mark.parametrize(
+    "words", [("check",), ("doctor", "--id", "s0"), ("keys", "rotate", "s0"), ("drain", "s0")]
+)
+def test_every_command_finds_the_cluster_file_by_itself(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the variable, or else in this folder."""
+    assert parsed(*words).cluster == Path("cluster.toml")
+    monkeypatch.setenv("BYZSGD_CLUSTER", "there.toml")
+    assert parsed(*words).cluster == Path("there.toml")
+
+
+@pytest.mark.parametrize("words", [("check", "x"), ("doctor", "x"), ("keys", "rotate", "x", "s0")])
+def test_a_cluster_file_can_be_named(words: tuple[str, ...]) -> None:
+    """First, where a command is about the file."""
+    more = ("--id", "s0") if words[0] == "doctor" else ()
+    assert parsed(*words, *more).cluster == Path("x")
+    if words[0] == "keys":
+        assert parsed(*words).id == "s0"
+
+
+@pytest.mark.parametrize("level", ["debug", "LOUD"])
+def test_a_wrong_variable_is_wrong_words(
+    level: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the commands that it is for, and of no other."""
+    monkeypatch.setenv("BYZSGD_LOG_LEVEL", level)
+    with pytest.raises(SystemExit) as end:
+        main(["server", "--id", "s0"])
+
+    assert end.value.code == 2
+    assert f"argument --log-level: {level!r} is unknown; " in capsys.readouterr().err
+    assert parsed("status").cluster
+
+
+def test_help_names_the_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the flags that they stand for."""
+    with pytest.raises(SystemExit):
+        main(["server", "--help"])
+    usage = capsys.readouterr().out
+    assert [name for name in VARIABLES if name not in usage] == ["BYZSGD_DEVICE"]
+
+
+def test_local_daemons_take_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key or a folder is one node's, and they are started with flags of their own."""
+    monkeypatch.setenv("BYZSGD_STATE", "/state")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    environment = nursery._environment()
+    assert "BYZSGD_STATE" not in environment
+    assert environment["HOME"] == "/home/somebody"
+
+
+def test_a_variable_does_for_a_whole_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``byzsgd check`` without a word."""
+    plan = init.Plan(task="quadratic")
+    addresses = init.Addresses.consecutive(plan, "127.0.0.1", 7000, 9100)
+    monkeypatch.setenv("BYZSGD_CLUSTER", str(init.create(tmp_path, plan, addresses)))
+    assert main(["check", "--parameters", "1000"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'cluster.toml'}: fine")
