@@ -145,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("status", _status, "Show where every node of a cluster stands.")
     _cluster_argument(sub)
+    sub.add_argument("--json", action="store_true", help="for programs; a line a look")
+    sub.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+    sub.add_argument("--every", type=_seconds, default=1.0, metavar="SECONDS",
+                     help="between two looks of --watch (default: 1)")  # fmt: skip
 
     sub = add("drain", _drain, "Wait until nodes can be stopped and the others go on.")
     sub.add_argument("nodes", nargs="+", metavar="NODE", help="to be stopped, by you, afterwards")
@@ -567,18 +571,49 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     import asyncio
+    import json
+    import time
 
-    from rich.console import Console
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
 
     from byzsgd_daemons import watch
 
-    cluster = read_cluster(arguments.cluster)
-    found = asyncio.run(watch.statuses(cluster))
-    console = Console()
-    console.print(watch.table(cluster, found, lying=frozenset()))
-    for remark in watch.remarks(cluster, found):
-        console.print(remark, highlight=False, markup=False, soft_wrap=True)
-    return 0 if any("error" not in answer for answer in found.values()) else 1
+    cluster, console = read_cluster(arguments.cluster), Console()
+
+    def look() -> dict[str, watch.Status]:
+        return asyncio.run(watch.statuses(cluster))
+
+    def show(found: dict[str, watch.Status]) -> None:
+        if arguments.json:
+            print(json.dumps(watch.as_json(cluster, found)), flush=True)
+            return
+        console.print(watch.table(cluster, found, lying=frozenset()))
+        for remark in watch.remarks(cluster, found):
+            console.print(remark, highlight=False, markup=False, soft_wrap=True)
+
+    def drawn(found: dict[str, watch.Status]) -> RenderableType:
+        remarks = map(Text, watch.remarks(cluster, found))
+        return Group(watch.table(cluster, found, lying=frozenset()), *remarks)
+
+    found = look()
+    if not arguments.watch:
+        show(found)
+        return 0 if any("error" not in answer for answer in found.values()) else 1
+    try:
+        if arguments.json or not console.is_terminal:
+            while True:
+                show(found)
+                time.sleep(arguments.every)
+                found = look()
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(drawn(found), refresh=True)
+                time.sleep(arguments.every)
+                found = look()
+    except KeyboardInterrupt:
+        return 0
 
 
 def _drain(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, TypeAlias
 
 from rich.table import Table
@@ -42,7 +43,12 @@ async def statuses(cluster: Cluster) -> dict[str, Status]:
 def status(node: Member) -> Status:
     """The /status of one node; whatever goes wrong becomes its ``error``."""
     try:
-        answer = json.loads(_answer(node.http), parse_int=_integer)
+        answer = json.loads(
+            _answer(node.http),
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=lambda _: None,
+        )
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return {"error": f"no answer from {node.http}: {reason}"}
@@ -88,10 +94,11 @@ def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str
     for name in ("node", "step"):
         grid.add_column(name, no_wrap=True)
     grid.add_column("does", ratio=1, overflow="ellipsis", no_wrap=True)
-    for name in ("loss", "drift", "left out", "refused"):
+    for name in ("lag", "loss", "drift", "left out", "refused"):
         grid.add_column(name, justify="right", no_wrap=True)
     left_out = times_left_out(cluster, found)
     refused = times_refused(found)
+    behind = lags(cluster, found)
     for node in cluster.nodes:
         if node.role is Role.OPERATOR:
             continue
@@ -99,12 +106,53 @@ def table(cluster: Cluster, found: Mapping[str, Status], *, lying: frozenset[str
             node.id,
             Text(plain(found.get(node.id, {}).get("step"))),
             Text("lies", "red") if node.id in lying else Text(brief(found.get(node.id))),
+            str(behind.get(node.id) or ""),
             _number(found.get(node.id, {}).get("loss")),
             _number(_median_drift(found.get(node.id, {}))),
             f"{left_out[node.id]:.0%}" if node.id in left_out else "",
             str(refused.get(node.id) or ""),
         )
     return grid
+
+
+def as_json(cluster: Cluster, found: Mapping[str, Status]) -> dict[str, Any]:
+    """The same as the table and the remarks say, for programs.
+
+    Args:
+        cluster: The cluster.
+        found: The status of each node that was asked.
+    """
+    left_out, refused = times_left_out(cluster, found), times_refused(found)
+    behind = lags(cluster, found)
+    nodes = {}
+    for node in cluster.nodes:
+        if node.role is Role.OPERATOR:
+            continue
+        answer = found.get(node.id, {"error": sentence(None)})
+        nodes[node.id] = {
+            "role": node.role.value,
+            "error": answer.get("error"),
+            "status": None if "error" in answer else answer,
+            "lag": behind.get(node.id),
+            "left_out": left_out.get(node.id),
+            "refused": refused.get(node.id, 0),
+        }
+    digest = cluster.digest().hex()
+    return {"cluster": digest, "nodes": nodes, "remarks": remarks(cluster, found)}
+
+
+def lags(cluster: Cluster, found: Mapping[str, Status]) -> dict[str, int]:
+    """For each node that says its step, how far it is behind a step that servers have reached.
+
+    That step is one that more servers say they have reached than may lie; nothing before so many
+    answer.
+    """
+    said = {node: answer.get("step") for node, answer in found.items()}
+    steps = {node: step for node, step in said.items() if isinstance(step, int)}
+    servers = sorted((steps[s] for s in cluster.servers if s in steps), reverse=True)
+    if len(servers) <= cluster.f_servers:
+        return {}
+    return {node: max(servers[cluster.f_servers] - step, 0) for node, step in steps.items()}
 
 
 def sentence(found: Status | None) -> str:
@@ -191,6 +239,10 @@ def _median_drift(found: Status) -> object:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+def _finite(digits: str) -> float | None:
+    return number if isfinite(number := float(digits)) else None
 
 
 def _integer(digits: str) -> int:

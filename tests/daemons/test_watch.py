@@ -1,18 +1,21 @@
 """What a node says of itself may be a lie: it neither breaks nor draws on the operator's table."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from rich.console import Console
 
 from byzsgd.cluster import Cluster, Member
-from byzsgd_daemons import watch
+from byzsgd_daemons import init, watch
+from byzsgd_daemons.cli import main
 
 
 @pytest.fixture
@@ -152,3 +155,88 @@ def test_a_byte_now_and_then_holds_nobody(served: Any, monkeypatch: pytest.Monke
 
     node = served(say)
     assert watch.status(node) == {"error": f"no answer from {node.http}: TimeoutError"}
+
+
+def test_a_number_that_json_has_none_for_is_nothing(served: Any) -> None:
+    """A liar's infinity would make what is passed on no JSON."""
+    said = b'{"loss": NaN, "drift": [Infinity, -1e999, 0.5]}'
+    found = watch.status(served(lambda connection: connection.sendall(HEAD + said)))
+
+    assert found == {"loss": None, "drift": [None, None, 0.5]}
+
+
+def test_a_lag_is_to_a_step_that_a_correct_server_has_reached(cluster: Cluster) -> None:
+    """No single liar's step makes others look slow."""
+    found: dict[str, Any] = {"s0": {"step": 9}, "s1": {"step": 7}, "w0": {"step": 4}}
+    assert watch.lags(cluster, found) == {"s0": 0, "s1": 2, "w0": 5}
+
+    trusting = replace(cluster, f_servers=1)
+    assert watch.lags(trusting, found) == {"s0": 0, "s1": 0, "w0": 3}
+    assert watch.lags(trusting, {"s0": {"step": 9}, "s1": {"step": "x"}, "w0": {"step": 4}}) == {}
+    assert watch.lags(cluster, {"s0": {"step": "9"}, "s1": {"error": "no answer"}}) == {}
+
+
+LIARS = {"s0": {"step": 7, "silent": ["w0"], "peers": {"w0": {"refused": {"stale": 3, "x": 2}}}}}
+
+
+def test_programs_get_what_the_table_says(cluster: Cluster) -> None:
+    """Each node's own words, what others make of it, and why it did not answer."""
+    found = LIARS | {"w0": {"error": "no answer"}}
+    shown = json.loads(json.dumps(watch.as_json(cluster, found), allow_nan=False))
+
+    assert shown == {
+        "cluster": cluster.digest().hex(),
+        "nodes": {
+            "s0": {"role": "server", "error": None, "status": LIARS["s0"], "lag": 0,
+                   "left_out": None, "refused": 0},
+            "s1": {"role": "server", "error": "has no http address in the cluster file",
+                   "status": None, "lag": None, "left_out": None, "refused": 0},
+            "w0": {"role": "worker", "error": "no answer", "status": None, "lag": None,
+                   "left_out": None, "refused": 2},
+        },
+        "remarks": ["silent: w0 (so say s0)"],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """What ``byzsgd status`` finds, look by look; then somebody presses Ctrl-C."""
+    views: list[dict[str, Any]] = []
+
+    async def statuses(cluster: Cluster) -> dict[str, Any]:
+        if not views:
+            raise KeyboardInterrupt
+        return views.pop(0)
+
+    monkeypatch.setattr(watch, "statuses", statuses)
+    plan = init.Plan(task="quadratic", servers=1, workers=1, f_servers=0, f_workers=0)
+    addresses = init.Addresses.consecutive(plan, "127.0.0.1", 7000, 9100)
+    monkeypatch.setenv("BYZSGD_CLUSTER", str(init.create(tmp_path, plan, addresses)))
+    return views
+
+
+def test_status_has_a_line_of_json_a_look(looks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C is how a watch ends, and no failure."""
+    looks += [{"s0": {"step": 3}}, {"s0": {"step": 4}}]
+    assert main(["status", "--watch", "--json", "--every", "0.001"]) == 0
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["nodes"]["s0"]["status"]["step"] for line in lines] == [3, 4]
+
+
+def test_status_is_watched_as_tables(looks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """One after another, where no terminal can draw them in one place."""
+    looks += [{"s0": {"step": 3}}, {"s0": {"step": 4, "silent": ["w0"]}}]
+    assert main(["status", "--watch", "--every", "0.001"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("s0")] == ["3", "4"]
+    assert lines[-1] == "silent: w0 (so say s0)"
+
+
+def test_status_fails_if_nobody_answers(looks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON, too."""
+    looks += [{"s0": {"error": "no answer"}}] * 2 + [{"s0": {"step": 1}}]
+    assert main(["status"]) == 1
+    assert main(["status", "--json"]) == 1
+    assert main(["status", "--json"]) == 0
