@@ -186,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("id", metavar="NODE")
     sub.add_argument("--key", type=Path, metavar="FILE", help="default: keys/NODE.key beside it")
 
+    sub = add("completion", _completion, "Print a script that lets a shell complete these words.")
+    sub.add_argument("shell", choices=["bash", "zsh", "fish"])
+
     sub = add("data", _data, "Show which classes each worker draws from, and how unevenly.")
     _cluster_argument(sub)
 
@@ -713,6 +716,13 @@ def _keys_rotate(arguments: argparse.Namespace) -> int:
 
     settings = Settings(id=arguments.id, cluster=arguments.cluster, key=arguments.key)
     print(rotate.next_steps(rotate.rotate(settings), arguments.cluster))
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons import completion
+
+    print(completion.script(_parser(), arguments.shell))
     return 0
 
 
