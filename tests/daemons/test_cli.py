@@ -1,6 +1,7 @@
 """Words, variables and defaults: which of them a command takes."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,12 @@ def test_help_names_the_variables(capsys: pytest.CaptureFixture[str]) -> None:
         main(["server", "--help"])
     usage = capsys.readouterr().out
     assert [name for name in VARIABLES if name not in usage] == ["BYZSGD_DEVICE"]
+
+
+def test_the_documented_variables_are_those_there_are() -> None:
+    """All of them, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"`(BYZSGD_\w+)`", text)) == set(VARIABLES)
 
 
 def test_local_daemons_take_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:

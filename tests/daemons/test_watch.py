@@ -234,6 +234,20 @@ def test_status_is_watched_as_tables(looks: Any, capsys: pytest.CaptureFixture[s
     assert lines[-1] == "silent: w0 (so say s0)"
 
 
+def test_status_draws_anew_on_a_terminal(
+    looks: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one place: it goes up before it draws the next table."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    looks += [{"s0": {"step": 3}}, {"s0": {"step": 4, "silent": ["w0"]}}]
+    assert main(["status", "--watch", "--every", "0.001"]) == 0
+
+    out = capsys.readouterr().out
+    assert "\x1b[1A" in out
+    assert "silent: w0 (so say s0)" in out
+
+
 def test_status_fails_if_nobody_answers(looks: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """As JSON, too."""
     looks += [{"s0": {"error": "no answer"}}] * 2 + [{"s0": {"step": 1}}]
