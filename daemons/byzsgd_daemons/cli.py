@@ -177,8 +177,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seconds", type=_seconds, default=5.0,
                      help="wait so long for another machine (default: 5)")  # fmt: skip
 
-    sub = add("keys", _keys_show, "Show or replace the keys that prove who nodes are.")
+    sub = add("keys", _keys_show, "Make, show or replace the keys that prove who nodes are.")
     of_keys = sub.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    sub = add("new", _keys_new, "Write a new secret key, and print its public one.", of_keys)
+    sub.add_argument("key", type=Path, metavar="KEYFILE")
     sub = add("show", _keys_show, "Print the public key that belongs to a secret one.", of_keys)
     sub.add_argument("key", type=Path, metavar="KEYFILE")
     sub = add("rotate", _keys_rotate, "Make a new key for a node, and say what is next.", of_keys)
@@ -702,6 +704,15 @@ def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:
 def _megabytes(size: int, unit: str = " MB") -> str:
     """A number of bytes in units of 2^20, rounded up."""
     return f"{-(-size // 2**20)}{unit}"
+
+
+def _keys_new(arguments: argparse.Namespace) -> int:
+    from byzsgd.transport import keys
+
+    pair = keys.generate()
+    keys.write_secret(arguments.key, pair.secret)
+    print(pair.public)
+    return 0
 
 
 def _keys_show(arguments: argparse.Namespace) -> int:

@@ -197,6 +197,17 @@ def test_the_commands_say_what_to_do(file: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == f"{public(file)}\n"
 
 
+def test_a_new_node_gets_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its public one is printed; no key is ever overwritten."""
+    path = tmp_path / "w7.key"
+    assert main(["keys", "new", str(path)]) == 0
+    assert capsys.readouterr().out == f"{keys.public_of(keys.read_secret(path))}\n"
+
+    secret = path.read_text()
+    assert main(["keys", "new", str(path)]) == 2
+    assert path.read_text() == secret
+
+
 def test_who_is_not_admitted_is_to_be_let_in_again(file: Path) -> None:
     """A node that was kept out until it had a new key."""
     file.write_text(file.read_text().replace('id = "s0"', 'id = "s0"\nadmitted = false'))
