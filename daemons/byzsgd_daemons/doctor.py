@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from errno import EADDRINUSE
@@ -101,13 +102,16 @@ def examine(settings: Settings, *, d: int | None, seconds: float) -> Iterator[Fi
     )
     found = asyncio.run(watch.statuses(cluster))
     if node.role is not Role.OPERATOR:
-        yield from _ports(node, settings, runs=found.get(node.id, {}).get("id") == node.id)
+        runs = found.get(node.id, {}).get("id") == node.id
+        yield from _ports(node, settings, runs=runs)
         yield from _descriptors(cluster, node)
         if d is None:
             d, finding = _size(cluster, node, settings)
             yield finding
         if d is not None:
-            yield from _memory(cluster, node, d, settings.state)
+            yield from _memory(cluster, node, d, runs=runs)
+        if d is not None and settings.state is not None:
+            yield _state(settings.state, CHECKPOINTS * memory.vector_bytes(d))
     yield from _servers(cluster, node, secret, seconds)
     yield from _peers(cluster, node, found)
 
@@ -117,8 +121,11 @@ def examine(settings: Settings, *, d: int | None, seconds: float) -> Iterator[Fi
 
 def _foreign_keys(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     folder = settings.key_file.parent
+    files: set[str] = set()
+    with suppress(OSError):
+        files = {path.name for path in folder.iterdir()}
     others = [n.id for n in cluster.nodes if n.id != settings.id]
-    there = [each for each in others if (folder / f"{each}.key").exists()]
+    there = [each for each in others if f"{each}.key" in files]
     if there:
         yield Finding(
             Level.WARNING,
@@ -130,7 +137,13 @@ def _foreign_keys(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
 
 def _packages(node: Member) -> Iterator[Finding]:
     words = [f"byzsgd {__version__}", f"Python {sys.version.split()[0]}"]
-    for requirement in metadata.requires("byzsgd") or ():
+    try:
+        requirements = metadata.requires("byzsgd") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+        sentence = "byzsgd is not installed as a package, so what it requires is not known"
+        yield Finding(Level.WARNING, "packages", sentence)
+    for requirement in requirements:
         match = REQUIREMENT.match(requirement)  # None: of an extra.
         if match is None:
             continue
@@ -239,7 +252,7 @@ def _descriptors(cluster: Cluster, node: Member) -> Iterator[Finding]:
     )
 
 
-def _memory(cluster: Cluster, node: Member, d: int, state: Path | None) -> Iterator[Finding]:
+def _memory(cluster: Cluster, node: Member, d: int, *, runs: bool) -> Iterator[Finding]:
     server = node.role is Role.SERVER
     most = memory.server_bytes(cluster, d) if server else memory.worker_bytes(cluster, d)
     most += memory.kernel_bytes(cluster, node.role)
@@ -248,22 +261,26 @@ def _memory(cluster: Cluster, node: Member, d: int, state: Path | None) -> Itera
     words = f"{_megabytes(free)} ({whose}); {node.id} takes {_megabytes(usual)} usually"
     words += "" if server else ", with its data set and model besides,"
     words += f" and {_megabytes(most)} at worst"
-    if free < usual:
+    if runs:
+        # And has its part of what is not free.
+        yield Finding(Level.OK, "memory", f"{words}; it runs already")
+    elif free < usual:
         yield Finding(Level.PROBLEM, "memory", f"{words}: needs more")
     elif free < most:
         yield Finding(Level.WARNING, "memory", f"{words}: liars could have it killed")
     else:
         yield Finding(Level.OK, "memory", words)
-    if state is not None:
-        yield _state(state, CHECKPOINTS * memory.vector_bytes(d))
 
 
 def _state(state: Path, needed: int) -> Finding:
-    there = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding(Level.PROBLEM, "state", f"{state}: {error.strerror}")
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         sentence = f"{there} is no folder that this user may write to"
         return Finding(Level.PROBLEM, "state", sentence)
-    free = shutil.disk_usage(there).free
     words = f"{state}: {_megabytes(free)} are free, and checkpoints take {_megabytes(needed)}"
     return Finding(Level.OK if free >= needed else Level.PROBLEM, "state", words)
 

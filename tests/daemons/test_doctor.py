@@ -118,6 +118,15 @@ def test_a_key_of_another_node_or_mode(around: Surroundings) -> None:
     assert "is the secret key of" in bad[0][2]
 
 
+def test_a_key_in_a_folder_that_is_not_there(around: Surroundings, tmp_path: Path) -> None:
+    """It is one problem, and the rest is looked at."""
+    key = tmp_path / "nowhere" / "s0.key"
+    bad = around.bad(key=key)
+    assert bad[0][:2] == (PROBLEM, "key")
+    assert "there is no such file" in bad[0][2]
+    assert PROBLEM not in {level for level, _, _ in bad[1:]}
+
+
 def test_keys_of_other_nodes_beside_it(around: Surroundings) -> None:
     """A copy that was left behind."""
     shutil.copy(around.key("s0"), around.key("w3"))
@@ -165,6 +174,16 @@ def test_a_package_that_is_missing_or_too_old(
         (WARNING, "packages", "no torch: give a server its first model, --initial"),
     ]
     assert (PROBLEM, "packages", "no torch; must be >= 2.4") in around.bad("w0")
+
+
+def test_a_program_that_is_no_package(around: Surroundings, monkeypatch: Any) -> None:
+    """A checkout on PYTHONPATH: what it requires is not known."""
+
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert [bad[:2] for bad in around.bad()] == [(WARNING, "packages")]
 
 
 # This machine
@@ -229,6 +248,9 @@ def test_memory_that_will_not_do(around: Surroundings, monkeypatch: pytest.Monke
         monkeypatch.setattr(doctor, "free_bytes", lambda free=free: (free, "available"))
         assert [(level, what) for level, what, _ in around.bad()] == [(expected, "memory")]
 
+    around.shows("s0")  # Which has its part of it already.
+    assert "memory" not in {what for _, what, _ in around.bad()}
+
 
 def test_a_state_folder(around: Surroundings, tmp_path: Path, monkeypatch: Any) -> None:
     """It may have to be made yet; it needs room, and must be a folder."""
@@ -238,6 +260,12 @@ def test_a_state_folder(around: Surroundings, tmp_path: Path, monkeypatch: Any) 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: used)
     assert [bad[:2] for bad in around.bad(state=tmp_path)] == [(PROBLEM, "state")]
     assert [bad[:2] for bad in around.bad(state=around.file)] == [(PROBLEM, "state")]
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "disk_usage", forbidden)
+    assert around.bad(state=tmp_path) == [(PROBLEM, "state", f"{tmp_path}: Permission denied")]
 
 
 GROUPS = {
