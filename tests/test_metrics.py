@@ -15,10 +15,11 @@ from prometheus_client.exposition import generate_latest
 from byzsgd.checkpoint import Failure, Saves
 from byzsgd.cluster import Cluster
 from byzsgd.filters import Filter
-from byzsgd.messages import GatherModel, Gradient, Model, Reason
+from byzsgd.messages import GatherModel, Gradient, Hello, Model, Reason
 from byzsgd.metrics import ALIVE_SECONDS, NodeCollector, quorum_margins
 from byzsgd.protocol import Node
 from byzsgd.protocol.progress import SECONDS_BOUNDS
+from byzsgd.protocol.variance import State
 from byzsgd.transport import STRANGER, Statistics
 
 OF_NODES = {
@@ -34,7 +35,9 @@ OF_NODES = {
     "byzsgd_node_waiting_for": "gauge",
     "byzsgd_node_peer_last_seen_seconds": "gauge",
     "byzsgd_node_peer_silent": "gauge",
+    "byzsgd_node_peer_differs": "gauge",
     "byzsgd_node_quorum_margin": "gauge",
+    "byzsgd_node_tolerated": "gauge",
     "byzsgd_node_refused": "counter",
     "byzsgd_node_messages": "counter",
     "byzsgd_node_message_bytes": "counter",
@@ -49,6 +52,8 @@ OF_SERVERS = OF_NODES | {
     "byzsgd_server_drift_ratio": "gauge",
     "byzsgd_server_contraction_ratio": "gauge",
     "byzsgd_server_variance_ratio": "gauge",
+    "byzsgd_server_variance_violated": "gauge",
+    "byzsgd_server_votes": "counter",
     "byzsgd_server_left_out": "counter",
 }
 OF_WORKERS = OF_NODES | {
@@ -241,7 +246,51 @@ def test_a_server_counts_what_it_did(at_work: Watched) -> None:
     assert at_work.value("byzsgd_server_drift_median") == 1
     assert at_work.value("byzsgd_server_drift_ratio") == pytest.approx(2 / 1.5)
     assert at_work.value("byzsgd_server_contraction_ratio") == 0.5
+    assert at_work.samples("byzsgd_server_votes_total") == {("w1",): 1, ("w2",): 1, ("w3",): 1}
     assert at_work.samples("byzsgd_server_left_out_total") == {("w3",): 1}
+
+
+def test_a_vote_that_came_late_is_no_vote(server: Any) -> None:
+    """Of four workers three are a quorum."""
+    s1 = server()
+    for peer in ("w1", "w2", "w3", "w4"):
+        s1.receives(peer, Gradient(0, np.float32([1])))
+    s1.works()
+
+    votes = Watched(s1.node, s1.now).samples("byzsgd_server_votes_total")
+    assert votes == {("w1",): 1, ("w2",): 1, ("w3",): 1}
+
+
+@pytest.mark.parametrize(("state", "value"), [(State.VIOLATED, 1), (State.FADED, 0)])
+def test_a_violated_condition_is_told_from_a_faded_gradient(
+    at_work: Watched, state: State, value: float
+) -> None:
+    """The ratio is above 1 in both cases."""
+    at_work.node.progress.variance.state = state
+    assert at_work.value("byzsgd_server_variance_violated") == value
+
+
+def test_a_peer_with_another_cluster_file_is_shown(
+    server: Any, cluster: Callable[..., Cluster]
+) -> None:
+    """Until it comes with the right one."""
+    s1 = server()
+    s1.receives("w2", Hello(0, cluster(seed=9).digests()))
+    shown = Watched(s1.node, s1.now).samples("byzsgd_node_peer_differs")
+    assert {peer for (peer,), value in shown.items() if value} == {"w2"}
+    assert len(shown) == 8
+
+    s1.receives("w2", Hello(0, s1.node.cluster.digests()))
+    assert set(Watched(s1.node, s1.now).samples("byzsgd_node_peer_differs").values()) == {0}
+
+
+def test_what_the_cluster_tolerates_is_shown(at_work: Watched) -> None:
+    """So that rules can tell what more nodes say than may lie."""
+    cluster = at_work.node.cluster
+    assert at_work.samples("byzsgd_node_tolerated") == {
+        ("servers",): cluster.f_servers,
+        ("workers",): cluster.f_workers,
+    }
 
 
 def test_a_worker_counts_what_it_did(learning: Watched) -> None:

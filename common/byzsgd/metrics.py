@@ -22,6 +22,7 @@ from byzsgd.cluster import Role, Variant
 from byzsgd.messages import Reason
 from byzsgd.protocol import Node, ParameterServer
 from byzsgd.protocol.progress import SECONDS_BOUNDS, Buckets
+from byzsgd.protocol.variance import State
 from byzsgd.transport import Statistics
 
 ALIVE_SECONDS = 10.0
@@ -122,6 +123,7 @@ class NodeCollector(Collector):
         yield from self._of_waiting()
         yield from self._of_presence()
         yield self._margins()
+        yield self._tolerated()
         refused = CounterMetricFamily(
             "byzsgd_node_refused",
             "Messages that did not count, by sender and reason.",
@@ -164,12 +166,19 @@ class NodeCollector(Collector):
             "1 for a peer that was there and says nothing any more.",
             labels=["peer"],
         )
+        differs = GaugeMetricFamily(
+            "byzsgd_node_peer_differs",
+            "1 for a peer that runs another cluster file: its votes do not count.",
+            labels=["peer"],
+        )
         for peer in self._peers():
             if peer in self._node.last_seen:
                 age.add_metric([peer], now - self._node.last_seen[peer])
             state.add_metric([peer], peer in silent)
+            differs.add_metric([peer], peer in self._node.differing)
         yield age
         yield state
+        yield differs
 
     def _peers(self) -> list[str]:
         """The peers that the node hears of in training."""
@@ -188,6 +197,17 @@ class NodeCollector(Collector):
         for role, margin_of in quorum_margins(self._node, self._clock()).items():
             margin.add_metric([role], margin_of)
         return margin
+
+    def _tolerated(self) -> Metric:
+        cluster = self._node.cluster
+        tolerated = GaugeMetricFamily(
+            "byzsgd_node_tolerated",
+            "How many servers or workers may be Byzantine, by the node's cluster file.",
+            labels=["of"],
+        )
+        for role, f in (("servers", cluster.f_servers), ("workers", cluster.f_workers)):
+            tolerated.add_metric([role], f)
+        return tolerated
 
     def _of_transport(self, statistics: Statistics) -> Iterator[Metric]:
         messages = CounterMetricFamily(
@@ -253,6 +273,19 @@ class NodeCollector(Collector):
                 "above 1 nothing is promised.",
                 progress.variance.ratio,
             )
+        yield GaugeMetricFamily(
+            "byzsgd_server_variance_violated",
+            "1 while MDA's variance condition fails with the gradient still long.",
+            progress.variance.state is State.VIOLATED,
+        )
+        votes = CounterMetricFamily(
+            "byzsgd_server_votes",
+            "Times a worker's gradient was in the quorum of an update.",
+            labels=["worker"],
+        )
+        for worker, count in sorted(progress.votes.items()):
+            votes.add_metric([worker], count)
+        yield votes
         left_out = CounterMetricFamily(
             "byzsgd_server_left_out",
             "Times a worker's gradient was in the quorum and the rule did not select it.",

@@ -86,6 +86,8 @@ class Progress:
     """Seconds from the start of a wait to its quorum."""
     work: dict[str, Buckets] = field(default_factory=dict)
     """Seconds of heavy work: by aggregation rule, and ``gradient``."""
+    votes: Counter[str] = field(default_factory=Counter)
+    """Times that a worker's gradient was in the quorum of an update."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Times that a worker's vote was in the quorum and the rule did not select it."""
     refused: Counter[tuple[str, Reason]] = field(default_factory=Counter)

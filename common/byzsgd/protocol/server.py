@@ -272,6 +272,7 @@ class ParameterServer(Node):
         identities, vectors = self._gradients.quorum(self.step).first(count)
         self._phase = Phase.UPDATE
         self._work(now)
+        self.progress.votes.update(identities)
         self._gradients.advance(self.step + 1)
         self._effects.append(
             Aggregate(
