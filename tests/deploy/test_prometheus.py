@@ -1,15 +1,19 @@
 """What lies in deploy/prometheus is what Prometheus takes, and asks for metrics that exist."""
 
+import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.deploy import promql
 
 from byzsgd.messages import Reason
+from byzsgd_daemons.init import Addresses, Plan, create
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -129,3 +133,104 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert len(ALERTS) > 10
     assert list(runbooks) == list(ALERTS)
     assert all(len(text) > 100 for text in runbooks.values())
+
+
+# Targets
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path) -> Path:
+    plan = Plan(servers=5, workers=4, task="quadratic")
+    addresses = Addresses.consecutive(plan, "127.0.0.1", 7000, 9100)
+    return create(tmp_path / "mine", plan, addresses)
+
+
+@pytest.fixture
+def targets() -> Callable[..., Any]:
+    """Runs targets.py with some words."""
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", FOLDER / "targets.py", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_targets_are_the_nodes_of_the_cluster_file(cluster_file: Path, targets: Any) -> None:
+    """With the labels that rules want; operators answer no HTTP, and no package is needed."""
+    done = targets(cluster_file)
+    found = json.loads(done.stdout)
+
+    assert (done.returncode, done.stderr, len(found)) == (0, "", 9)
+    labels = {"cluster": "mine", "node": "s0", "role": "server"}
+    assert found[0] == {"targets": ["127.0.0.1:9100"], "labels": labels}
+    assert found[-1]["labels"]["node"] == "w3"
+    assert found[0]["labels"].keys() | {"instance", "job"} == promql.TARGET_LABELS
+
+
+def test_prometheus_takes_targets_where_its_configuration_looks_for_them(
+    cluster_file: Path, targets: Any, tmp_path: Path
+) -> None:
+    """Written whole, by the command in the head of the configuration."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("NOT TESTED: no promtool here; apt-get install prometheus")
+    for file in ("prometheus.yml", *RULES):
+        shutil.copy(FOLDER / file, tmp_path)
+    done = targets(cluster_file, "--cluster", "digits", "--out", tmp_path / "targets" / "x.json")
+    checked = subprocess.run(
+        [promtool, "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [path.name for path in (tmp_path / "targets").iterdir()] == ["x.json"]
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"127.0.0.1:9101"', '"0.0.0.0:9101"', "s1: http: 0.0.0.0:9101 is no address to ask"),
+        ("[[nodes]]", "[[knots]]", "no node with an http address"),
+        ("f_servers =", "f_servers", "Expected '='"),
+    ],
+)
+def test_a_file_without_targets_is_refused(
+    cluster_file: Path, targets: Any, before: str, after: str, words: str
+) -> None:
+    """In one line, with status 2."""
+    cluster_file.write_text(cluster_file.read_text().replace(before, after))
+    done = targets(cluster_file)
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert words in done.stderr
+
+
+def test_a_node_without_http_is_named(cluster_file: Path, targets: Any) -> None:
+    """The others are watched."""
+    text = cluster_file.read_text().replace('http = "127.0.0.1:9108"\n', "")
+    cluster_file.write_text(text)
+    done = targets(cluster_file)
+
+    assert done.stderr == "w3 has no http address: not watched\n"
+    assert len(json.loads(done.stdout)) == 8
+
+
+@pytest.mark.parametrize(
+    ("pod", "node"),
+    [("s-0", "s0"), ("server-12", "s12"), ("byzsgd-server-0", "s0"), ("my-byzsgd-workers-3", "w3")],
+)
+def test_a_pod_is_called_as_its_node(pod: str, node: str) -> None:
+    """The PodMonitor's relabelling, which matches the whole name."""
+    text = (FOLDER / "podmonitor.yaml").read_text()
+    [pattern] = re.findall(r"^ +regex: (.*)$", text, re.MULTILINE)
+    labels = re.findall(r"targetLabel: (\w+)", text)
+    found = re.fullmatch(pattern, pod)
+
+    assert found is not None
+    assert found.expand(r"\1\2") == node
+    assert {*labels, "instance", "job"} == promql.TARGET_LABELS
