@@ -1,11 +1,12 @@
 """What Prometheus can know of a cluster, for tests of the rules and dashboards that ask for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.samples import Sample
 
 from byzsgd.checkpoint import Saves
 from byzsgd.cluster import Cluster, Variant
@@ -39,13 +40,19 @@ def talkative(node: Node) -> Node:
 
 
 @pytest.fixture
-def exported(
+def shown(
     server: Any, worker: Any, cluster: Callable[..., Cluster]
-) -> Mapping[str, frozenset[str]]:
-    """The labels of every sample that nodes of either role and variant show, by its name."""
+) -> Mapping[str, Sequence[Sample]]:
+    """All samples of a server and a worker of either variant, by what Prometheus calls the node."""
     rounds = replace(cluster(), variant=Variant.SYNCHRONOUS)
-    found: dict[str, frozenset[str]] = {}
-    for conversation in (server(), worker(), server(rounds), worker(rounds)):
+    conversations = {
+        "s0": server(),
+        "w0": worker(),
+        "synchronous-s0": server(rounds),
+        "synchronous-w0": worker(rounds),
+    }
+    found = {}
+    for name, conversation in conversations.items():
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -53,7 +60,15 @@ def exported(
         registry.register(
             NodeCollector(node, lambda: STATISTICS, lambda: 0.0, lambda: 0.0, saves=saves)
         )
-        for family in registry.collect():
-            for sample in family.samples:
-                found[sample.name] = found.get(sample.name, frozenset()) | sample.labels.keys()
+        found[name] = [sample for family in registry.collect() for sample in family.samples]
+    return found
+
+
+@pytest.fixture
+def exported(shown: Mapping[str, Sequence[Sample]]) -> Mapping[str, frozenset[str]]:
+    """The labels of every sample that nodes show, by its name."""
+    found: dict[str, frozenset[str]] = {}
+    for samples in shown.values():
+        for sample in samples:
+            found[sample.name] = found.get(sample.name, frozenset()) | sample.labels.keys()
     return found

@@ -5,12 +5,13 @@ import re
 import runpy
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.samples import Sample
 from tests.deploy import promql
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +21,6 @@ RECORDING = ROOT / "deploy" / "prometheus" / "recording.yml"
 NPM = Path(__file__).parent / "grafana"
 
 VARIABLE = re.compile(r"\$\{?(\w+)\}?")
-VALUES = {"cluster": "c", "node": "s0", "__rate_interval": "1m"}
-"""What stands for variables where a query is only to be read."""
-
 every_dashboard = pytest.mark.parametrize("name", sorted(DASHBOARDS))
 
 
@@ -38,9 +36,23 @@ def queries(name: str) -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
-def filled(query: str) -> str:
+def filled(query: str, node: str = "s0") -> str:
     """A query with a value for every variable."""
-    return VARIABLE.sub(lambda found: VALUES[found[1]], query)
+    values = {"cluster": "c", "node": node, "__rate_interval": "1m"}
+    return VARIABLE.sub(lambda found: values[found[1]], query)
+
+
+def series(shown: Mapping[str, Sequence[Sample]]) -> Iterator[dict[str, str]]:
+    """What a Prometheus has of nodes that show the same all the time, but that counters rise."""
+    for node, samples in shown.items():
+        target = {"cluster": "c", "node": node, "instance": f"{node}:9100", "job": "byzsgd"}
+        up = Sample("up", {}, 0.0 if node == "w0" else 1.0)
+        for sample in (*samples, up):
+            labels = {**target, **sample.labels}
+            rises = sample.name.endswith(("_total", "_bucket", "_count", "_sum"))
+            shape = "+1x60" if rises else "x60"
+            pairs = ", ".join(f"{label}={json.dumps(value)}" for label, value in labels.items())
+            yield {"series": f"{sample.name}{{{pairs}}}", "values": f"{float(sample.value)}{shape}"}
 
 
 def test_there_is_an_overview_and_one_for_each_node() -> None:
@@ -138,6 +150,39 @@ def test_queries_are_promql(name: str, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules)} rules found" in done.stdout
+
+
+@every_dashboard
+def test_queries_find_data(
+    name: str, shown: Mapping[str, Sequence[Sample]], tmp_path: Path
+) -> None:
+    """Of what nodes export there is something in every panel, for one of the nodes at least."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("NOT TESTED: no promtool here; apt-get install prometheus")
+    asked = [*queries(name), ("none of the panels", 'byzsgd_node_step{cluster="another"}')]
+    questions = [
+        " or ".join(f"count({filled(query, node)})" for node in shown) + " or vector(0)"
+        for _, query in asked
+    ]
+    one = [{"labels": "{}", "value": 1}]
+    expected = [{"expr": f"({each}) > bool 0", "eval_time": "8m", "exp_samples": one}
+                for each in questions]  # fmt: skip
+    test = {"interval": "15s", "input_series": list(series(shown)), "promql_expr_test": expected}
+    rules = [str(RECORDING), str(RECORDING.with_name("alerts.yml"))]
+    file = tmp_path / "test.yml"
+    file.write_text(
+        json.dumps({"rule_files": rules, "evaluation_interval": "15s", "tests": [test]})
+    )
+    done = subprocess.run(
+        [promtool, "test", "rules", file], capture_output=True, text=True, check=False
+    )
+    text = done.stdout + done.stderr
+    empty = [title for (title, _), each in zip(asked, questions, strict=True)
+             if json.dumps(f"({each}) > bool 0", ensure_ascii=False) in text]  # fmt: skip
+
+    assert done.returncode == 1
+    assert empty == ["none of the panels"], text[:2000]
 
 
 def types(name: str) -> str:
