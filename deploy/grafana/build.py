@@ -5,6 +5,7 @@ What is said of a cluster is the median of its servers, as in ../prometheus/reco
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ NODE = 'cluster="$cluster", node="$node"'
 SERVERS = f'and on (instance) byzsgd_build_info{{{CLUSTER}, role="server"}}'
 HARMLESS = "late|stale|duplicate|behind"
 """Reasons to refuse that a slow or lossy network causes."""
+
+TO_NODE = (
+    "/d/byzsgd-node?var-cluster=${{cluster}}&var-node=${{__field.labels.{}}}&${{__url_time_range}}"
+)
+"""Where a click on a line leads that is named by a label."""
 
 GREEN, ORANGE, RED = "green", "orange", "red"
 
@@ -40,7 +46,9 @@ def stat(
         "graphMode": "none" if name_only else "area",
         "textMode": "name" if name_only else "auto",
     }
-    return _panel("stat", title, description, [query], unit, options, {}, width=4, height=4, **more)
+    panel = _panel("stat", title, description, [query], unit, options, {},
+                   width=4, height=4, **more)  # fmt: skip
+    return _now(panel) if name_only else panel
 
 
 def lines(
@@ -74,15 +82,15 @@ def bars(title: str, description: str, query: str, unit: str, legend: str, **mor
         "orientation": "horizontal",
         "showUnfilled": True,
     }
-    return _panel("bargauge", title, description, [query], unit, options, {},
-                  legend=legend, **more)  # fmt: skip
+    return _now(_panel("bargauge", title, description, [query], unit, options, {},
+                       legend=legend, **more))  # fmt: skip
 
 
 def table(title: str, description: str, query: str, hidden: list[str], **more: Any) -> Json:
     """A row for each series, a column for each label but the hidden ones."""
     panel = _panel("table", title, description, [query], "none",
                    {"showHeader": True, "cellHeight": "sm"}, {"align": "auto"}, **more)  # fmt: skip
-    panel["targets"][0] |= {"format": "table", "instant": True, "range": False}
+    panel["targets"][0]["format"] = "table"
     panel["transformations"] = [
         {
             "id": "organize",
@@ -93,6 +101,13 @@ def table(title: str, description: str, query: str, hidden: list[str], **more: A
             },
         }
     ]
+    return _now(panel)
+
+
+def _now(panel: Json) -> Json:
+    """The panel with what is there now, and nothing that only was."""
+    for target in panel["targets"]:
+        target |= {"instant": True, "range": False}
     return panel
 
 
@@ -127,6 +142,8 @@ def _panel(
         for index, (query, name) in enumerate(zip(queries, legends, strict=True))
     ]
     mode = "palette-classic" if kind == "timeseries" else "thresholds"
+    named = re.search(r"\{\{(node|peer|worker|server)\}\}", " ".join(legends))
+    to_node = {"title": "This node", "url": TO_NODE.format(named[1])} if named else None
     return {
         "type": kind,
         "title": title,
@@ -141,6 +158,7 @@ def _panel(
                 "unit": unit,
                 "color": {"mode": mode},
                 "thresholds": {"mode": "absolute", "steps": colours},
+                **({"links": [to_node]} if to_node else {}),
                 **({"mappings": text} if text else {}),
                 **({"noValue": empty} if empty else {}),
                 "custom": custom,

@@ -133,6 +133,28 @@ def test_queries_use_variables_that_the_dashboard_has(name: str) -> None:
 
 
 @every_dashboard
+def test_lines_lead_to_the_node_that_they_are_named_by(name: str) -> None:
+    """By the label of their legend, to the other dashboard's own variables."""
+    links = {
+        panel["title"]: link["url"]
+        for panel in panels(name)
+        for link in panel["fieldConfig"]["defaults"].get("links", [])
+    }
+    own = {f"var-{v['name']}=" for v in DASHBOARDS["node"]["templating"]["list"]}
+
+    assert len(links) > 5
+    for panel in panels(name):
+        legends = " ".join(target["legendFormat"] for target in panel["targets"])
+        labels = re.findall(r"\{\{(node|peer|worker|server)\}\}", legends)
+        assert bool(labels) == (panel["title"] in links)
+        if labels:
+            url = links[panel["title"]]
+            assert url.startswith(f"/d/{DASHBOARDS['node']['uid']}?")
+            assert f"${{__field.labels.{labels[0]}}}" in url
+            assert set(re.findall(r"var-\w+=", url)) <= own
+
+
+@every_dashboard
 def test_queries_are_promql(name: str, tmp_path: Path) -> None:
     """As promtool says, which reads them as rules."""
     promtool = shutil.which("promtool")
