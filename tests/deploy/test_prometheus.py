@@ -54,6 +54,40 @@ def test_prometheus_takes_it(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [(["severity=critical"], "pager"), (["severity=warning"], "mail"), (["severity=info"], "mail")],
+    ids=lambda value: str(value),
+)
+def test_alertmanager_takes_its_configuration(labels: list[str], receiver: str) -> None:
+    """And sends to the pager what cannot wait."""
+    amtool = shutil.which("amtool")
+    if amtool is None:
+        pytest.skip("NOT TESTED: no amtool here; apt-get install prometheus-alertmanager")
+    file = FOLDER / "alertmanager.yml"
+    command = [amtool, "config", "routes", "test", "--config.file", file, *labels]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout.strip()) == (0, receiver), done.stderr
+
+
+def test_alertmanager_holds_back_alerts_that_exist() -> None:
+    """One of a node by one that names the same node, one of a cluster by one of the cluster."""
+    text = (FOLDER / "alertmanager.yml").read_text()
+    found = re.findall(
+        r'source_matchers: \[alertname=~?"(.*)"\]\n +target_matchers: \[alertname=~?"(.*)"\]\n'
+        r" +equal: \[(.*)\]",
+        text,
+    )
+
+    assert len(found) == text.count("source_matchers") > 2
+    for sources, targets, equal in found:
+        assert {*sources.split("|"), *targets.split("|")} <= ALERTS.keys()
+        assert set(sources.split("|")).isdisjoint(targets.split("|"))
+        of_clusters = all("Cluster {{ $labels.cluster }}" in ALERTS[s] for s in sources.split("|"))
+        assert equal == ("cluster" if of_clusters else "cluster, node")
+
+
+@pytest.mark.parametrize(
     ("query", "wrong"),
     [
         ('rate(byzsgd_node_steps_total{node="s0"}[1m]) and on (instance) up', []),
