@@ -27,7 +27,8 @@ A rule ``rule(vectors, f, *, out=None)``:
 3. MUST NOT change its input, and MUST NOT return an alias of it: the result is ``out``, or new.
 4. MUST depend on the ordered rows and f alone, bit for bit: not on strides or container, earlier
    calls, chance or other threads. Several threads may call it at once. On another kind of CPU the
-   last digits of a result that weighs rows by distances may differ.
+   last digits of a result that weighs rows by distances may differ; and of vectors too short for
+   compiled code those of distances, and with them a choice between almost equal ones.
 5. MUST return finite coordinates for finite rows, however large they are.
 6. MUST come with a ``check(n, f)`` that returns None or one sentence with the violated
    inequality and its numbers: "krum needs n >= 2 f + 3, but 5 < 7".

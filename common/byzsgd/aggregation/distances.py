@@ -18,6 +18,9 @@ BLOCK = 1 << 10
 STACK = 4
 """Blocks that NumPy handles at once: fewer would pay for its calls, more leave the core's cache."""
 
+FEW = 1 << 13
+"""The same where all is left to NumPy: few enough that no BLAS starts threads for them."""
+
 CHUNK = 64
 """Blocks that compiled code handles in a call; their sums are added up first."""
 
@@ -33,7 +36,8 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
 
     Returns:
         ``(n, n)`` float64, of the right scale also where float32 squares overflow or vanish. An
-        entry depends on its two rows alone, bit for bit, on every machine.
+        entry depends on its two rows alone, bit for bit: on every machine from
+        ``COORDINATES_MIN`` of ``jit`` on, and below on machines of one kind.
 
     Raises:
         AggregationError: If a row is not finite.
@@ -44,6 +48,8 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
     if n == 1:
         refuse_non_finite(rows)
         return np.zeros((1, 1))
+    if d < jit.COORDINATES_MIN:
+        return _of_few(rows)
     vectors = jit.contiguous(rows)
     kernel = None if vectors is None else tiles.compiled(n, BLOCK)
     addresses = None if vectors is None else jit.addresses(vectors)
@@ -64,15 +70,42 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
                 end = min(begin + stack.blocks * BLOCK, low + length)
                 stack.write([row[begin:end] for row in rows], found[first : first + stack.blocks])
             if not (found.min() > SQUARE_MIN and found.max() < SQUARE_MAX):
-                _redo_out_of_range([row[low : low + length] for row in rows], found)
+                _redo_out_of_range([row[low : low + length] for row in rows], found, BLOCK)
             total += np.add.reduce(found, axis=0)
-    left, right = _pairs(n)
+    return _symmetric(total, rows)
+
+
+def _symmetric(total: NDArray[np.float64], rows: Sequence[Row]) -> NDArray[np.float64]:
+    """What stands above the diagonal, below it too; the rows are refused if it is not finite."""
+    left, right = _pairs(len(rows))
     upper = total[left, right]
     if not np.isfinite(upper).all():
         refuse_non_finite(rows)
-    squared = np.zeros((n, n))
+    squared = np.zeros_like(total)
     squared[left, right] = squared[right, left] = upper
     return squared
+
+
+def _of_few(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """The distances of rows that no compiled code is made for: NumPy's fastest way."""
+    n, d = len(rows), len(rows[0])
+    width = min(FEW, d)
+    scratch = np.empty((2, n, width), np.float32)
+    squares = np.ones((1, n, n))
+    total = np.zeros((n, n))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for low in range(0, d, width):
+            block, difference = scratch[:, :, : d - low]
+            for index, row in enumerate(rows):
+                block[index] = row[low : low + width]
+            for index in range(n - 1):
+                later = difference[index + 1 :]
+                np.subtract(block[index + 1 :], block[index], out=later)
+                np.vecdot(later, later, out=squares[0, index, index + 1 :])
+            if not (squares.min() > SQUARE_MIN and squares.max() < SQUARE_MAX):
+                _redo_out_of_range(list(block), squares, len(block[0]))
+            total += squares[0]
+    return _symmetric(total, rows)
 
 
 @cache
@@ -137,14 +170,14 @@ class Stack:
         squares[:, left, right] = folded[:, : len(squares), 0].T
 
 
-def _redo_out_of_range(parts: Sequence[Vector], squares: NDArray[np.float64]) -> None:
+def _redo_out_of_range(parts: Sequence[Vector], squares: NDArray[np.float64], width: int) -> None:
     """Do again in float64, which holds every square of a float32, what float32 did not hold."""
     wrong = np.triu(~((squares > SQUARE_MIN) & (squares < SQUARE_MAX)), 1)
     for i, j in np.argwhere(wrong.any(axis=0)):
         if np.array_equal(parts[i], parts[j]):
             continue  # And zero is what was found: liars send the same, and do not cost more.
         for block in np.flatnonzero(wrong[:, i, j]):
-            where = slice(block * BLOCK, (block + 1) * BLOCK)
+            where = slice(block * width, (block + 1) * width)
             wide = parts[j][where].astype(np.float64) - parts[i][where]
             squares[block, i, j] = np.square(wide).sum()
 

@@ -10,9 +10,9 @@ from byzsgd.aggregation.network import Network
 from byzsgd.aggregation.rule import refuse_non_finite
 from byzsgd.vectors import Vector
 
-CHUNK = 1 << 16
-"""Coordinates handled at once: 256 KiB a register. Smaller ones pay for NumPy's calls, larger
-ones leave the cache."""
+CHUNK = 1 << 15
+"""Coordinates handled at once: 128 KiB a register. Smaller ones pay for NumPy's calls; with larger
+ones a rule would need more memory than a row."""
 
 
 def write_mean(network: Network, rows: Sequence[Row], result: Vector) -> None:
