@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import timeit
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,19 @@ def _port() -> int:
     raise SystemExit("no free ports")
 
 
+def take_turns(
+    stack: ExitStack, contestants: Mapping[str, Contestant], rounds: int
+) -> list[dict[str, Turn]]:
+    """What each contestant took in each round; the stack ends them."""
+    for contestant in contestants.values():
+        stack.enter_context(contestant)
+    for contestant in contestants.values():
+        contestant.warm_up()
+    return [
+        {name: contestant.turn() for name, contestant in contestants.items()} for _ in range(rounds)
+    ]
+
+
 def rates(shape: Shape, rounds: int) -> list[Row]:
     """The rows of a shape."""
     with ExitStack() as stack:
@@ -197,14 +210,7 @@ def rates(shape: Shape, rounds: int) -> list[Row]:
         }
         if PEERS.exists():
             contestants["gRPC"] = Contestant("burst_grpc", shape, python=PEERS)
-        for contestant in contestants.values():
-            stack.enter_context(contestant)
-        for contestant in contestants.values():
-            contestant.warm_up()
-        turns = [
-            {name: contestant.turn() for name, contestant in contestants.items()}
-            for _ in range(rounds)
-        ]
+        turns = take_turns(stack, contestants, rounds)
     for name in contestants:
         seconds, cpu = (
             statistics.median(getattr(turn[name], what) for turn in turns) / shape.gigabytes
@@ -250,14 +256,7 @@ def line(rounds: int) -> list[Row]:
             "raw": Contestant("burst_zmq", shape, network=network),
             "ours CURVE": Contestant("burst_ours", shape, encrypted=True, network=network),
         }
-        for contestant in contestants.values():
-            stack.enter_context(contestant)
-        for contestant in contestants.values():
-            contestant.warm_up()
-        turns = [
-            {name: contestant.turn() for name, contestant in contestants.items()}
-            for _ in range(rounds)
-        ]
+        turns = take_turns(stack, contestants, rounds)
     rows = []
     for name, target in (("raw", ""), ("ours CURVE", ">= 0.88")):
         seconds = [turn[name].seconds for turn in turns]

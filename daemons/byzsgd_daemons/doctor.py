@@ -4,7 +4,6 @@ Nothing is changed, and nothing is sent but logins and questions for /status.
 """
 
 import asyncio
-import ipaddress
 import os
 import re
 import resource
@@ -24,7 +23,7 @@ from byzsgd import __version__, memory
 from byzsgd.cluster import Cluster, Member, Role, nearest
 from byzsgd.errors import ConfigError, TaskError
 from byzsgd.tasks import load_task
-from byzsgd.transport import WATCHES_MEMORY, Knock, knock
+from byzsgd.transport import WATCHES_MEMORY, Knock, is_address, knock
 from byzsgd_daemons import watch
 from byzsgd_daemons.config import Settings, http_address, read_cluster, secret_key
 
@@ -191,7 +190,7 @@ def _ports(node: Member, settings: Settings, *, runs: bool) -> Iterator[Finding]
     wanted: list[tuple[str, str, int]] = []
     if node.role is Role.SERVER:
         host, port = node.publish_endpoint
-        host = settings.bind or (host if _is_address(host) else "")
+        host = settings.bind or (host if is_address(host) else "")
         wanted = [("--bind", host, port), ("--bind", host, port + 1)]
     try:
         if http := http_address(node, settings):
@@ -228,14 +227,6 @@ def _port(node: Member, flag: str, host: str, port: int, *, runs: bool) -> Findi
         sentence = f"{shown} is free, and yet {node.id} answers: from another machine, or elsewhere"
         return Finding(Level.WARNING, "port", sentence)
     return Finding(Level.OK, "port", f"{shown} is free")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _descriptors(cluster: Cluster, node: Member) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from byzsgd.transport.guard import (
     message_bytes,
 )
 from byzsgd.transport.knock import Knock, knock
-from byzsgd.transport.zeromq import ZeroMQ, queue_messages
+from byzsgd.transport.zeromq import ZeroMQ, is_address, queue_messages
 
 __all__ = [
     "CONNECTIONS_MAX",
@@ -39,6 +39,7 @@ __all__ = [
     "TransportError",
     "ZeroMQ",
     "identity_bytes",
+    "is_address",
     "knock",
     "message_bytes",
     "queue_messages",

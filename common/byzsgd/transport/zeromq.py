@@ -316,7 +316,7 @@ class ZeroMQ:
         assert self._doorkeeper is not None
         socket = channel.socket
         host, port = endpoint
-        host = self._bind_host or (host if _is_address(host) else "*")
+        host = self._bind_host or (host if is_address(host) else "*")
         socket.curve_server = True
         socket.curve_secretkey = self._secret_key.encode()
         socket.set_string(zmq.ZAP_DOMAIN, domain)
@@ -741,7 +741,7 @@ class ZeroMQ:
         )
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
     """Whether a host of the cluster file is an IP address, with brackets if it is an IPv6 one."""
     try:
         ipaddress.ip_address(host.strip("[]"))
