@@ -21,7 +21,6 @@ from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.local import Drill, Point, Training, free_addresses, train
 from byzsgd_daemons.nursery import Nursery
 from byzsgd_daemons.show import screen
-from byzsgd_daemons.watch import times_refused
 
 STALL_SECONDS = 10.0
 """A vanilla cluster that makes no step for so long never will."""
@@ -229,10 +228,7 @@ def table(result: Result) -> str:
 
 def _bad_end(training: Training) -> str:
     """Why a training never came to its last step, or nothing if it did."""
-    correct = [worker for worker in training.cluster.workers if worker not in training.lying]
-    refused = times_refused(training.found)
-    if training.stalled and training.points and any(worker in refused for worker in correct):
-        # Its correct workers' gradients are not finite any more, so none of them counts.
+    if training.stalled and training.diverged():
         return f"diverged after step {training.points[-1].step}"
     return training.stalled
 

@@ -21,6 +21,7 @@ import numpy as np
 from byzsgd import attacks
 from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import ByzsgdError, ConfigError
+from byzsgd.messages import Reason
 from byzsgd.simulation import Timing, timing_named
 from byzsgd.tasks import Task, load_task
 from byzsgd.vectors import Vector, distance, norm
@@ -31,7 +32,7 @@ from byzsgd_daemons.init import LOCALHOST, OPERATOR, Addresses, Plan, identities
 from byzsgd_daemons.nursery import ONE_THREAD as ONE_THREAD
 from byzsgd_daemons.nursery import Child, Nursery
 from byzsgd_daemons.operator import Answers, Operator
-from byzsgd_daemons.watch import Status, statuses
+from byzsgd_daemons.watch import Status, statuses, times_refused
 
 STOP_SECONDS = 5.0
 """Time that the daemons have to end, before they are killed."""
@@ -157,6 +158,11 @@ class Training:
         """The servers that do not lie, sorted."""
         return [server for server in self.cluster.servers if server not in self.lying]
 
+    def furthest(self) -> int:
+        """The highest step that a correct server was seen at, -1 for none."""
+        steps = [self.found.get(server, {}).get("step") for server in self.correct_servers()]
+        return max((step for step in steps if isinstance(step, int)), default=-1)
+
     def hopeless(self) -> bool:
         """Whether so many daemons have ended that there can be no quorum any more."""
         gone = self.lying | self.ended.keys()
@@ -169,6 +175,13 @@ class Training:
             len(servers) + lying_servers < self.cluster.server_quorum
             or len(workers) + lying_workers < self.cluster.worker_quorum
         )
+
+    def diverged(self) -> bool:
+        """Whether so many correct workers' gradients are not finite that there is no quorum."""
+        correct = set(self.cluster.workers) - self.lying
+        refused = correct.intersection(times_refused(self.found, Reason.NON_FINITE))
+        may_lack = self.cluster.n_workers - self.cluster.worker_quorum
+        return bool(self.points) and len(refused) > may_lack
 
     def steps_per_second(self) -> float:
         """Learning steps per second between the first and the last evaluation."""
@@ -239,7 +252,8 @@ async def train(
         view: Shows how it goes.
         logs: Folder for a log of each daemon.
         device: Where workers compute: ``cpu``, ``cuda``, ``mps``.
-        stall_seconds: Without a step for so long, the training is given up.
+        stall_seconds: Without a step for so long, the training is given up; at once if it has
+            diverged. Infinite: never.
         every: Steps between two evaluations; None for about 25 of them.
         nursery: Starts the daemons; None for one of this training's own. Who runs many trainings,
             one after the other, saves what a nursery takes to start.
@@ -271,7 +285,7 @@ async def train(
             await daemons.start_liars(training.lying, drill, theta_0)
         async with Operator(cluster, identity, secret, len(first.vector)) as operator:
             tasks = {
-                asyncio.create_task(_watch(training, daemons, view)),
+                asyncio.create_task(_watch(training, daemons, view, stall_seconds)),
                 asyncio.create_task(
                     _evaluate(training, task, operator, view, stall_seconds, every)
                 ),
@@ -293,14 +307,17 @@ def _load(cluster: Cluster, folder: Path) -> tuple[Task, initial.Initial]:
     return task, initial.of_task(task, cluster)
 
 
-async def _watch(training: Training, daemons: "Daemons", view: View) -> None:
-    """Ask every node for its status, for ever."""
+async def _watch(training: Training, daemons: "Daemons", view: View, stall_seconds: float) -> None:
+    """Ask every node for its status, for ever or until the training has diverged."""
     while True:
         training.ended = daemons.ended()
         if training.ended and (not training.points or training.hopeless()):
             raise ByzsgdError("\n".join(training.ended.values()))
         training.found = await statuses(training.cluster)
         view.refresh(training)
+        if stall_seconds < float("inf") and training.diverged():
+            training.stalled = _standstill(training)
+            return
         await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -347,14 +364,18 @@ async def _pull(
         try:
             return await operator.models(step, seconds=ANSWER_SECONDS, besides=correct)
         except ByzsgdError:
-            steps = [training.found.get(server, {}).get("step") for server in correct]
-            furthest = max((step for step in steps if isinstance(step, int)), default=-1)
+            furthest = training.furthest()
             if furthest > reached:
                 reached, progress = furthest, time.monotonic()
             elif time.monotonic() - progress > stall_seconds:
-                said = training.found.get(correct[0], {}).get("sentence", "no answer")
-                training.stalled = f"stands still at step {reached}: {said}"
+                training.stalled = _standstill(training)
                 return None
+
+
+def _standstill(training: Training) -> str:
+    """Where a training stands still, and what a server says to that."""
+    first = training.found.get(training.correct_servers()[0], {})
+    return f"stands still at step {training.furthest()}: {first.get('sentence', 'no answer')}"
 
 
 def _following(cluster: Cluster, step: int, every: int | None) -> int:

@@ -219,15 +219,16 @@ HARMLESS = frozenset({"late", "stale", "duplicate"})
 """Refusals that a slow or lossy network causes; nobody need have lied."""
 
 
-def times_refused(found: Mapping[str, Status]) -> dict[str, int]:
-    """For each node, how often its messages were refused for more than being late."""
+def times_refused(found: Mapping[str, Status], reason: str | None = None) -> dict[str, int]:
+    """For each node, how often its messages were refused: for a reason, or all but harmless."""
     counts: dict[str, int] = {}
     for answer in found.values():
         peers = answer.get("peers")
         for peer, seen in peers.items() if isinstance(peers, dict) else ():
             refused = seen.get("refused") if isinstance(seen, dict) else None
-            for reason, count in refused.items() if isinstance(refused, dict) else ():
-                if reason not in HARMLESS and isinstance(count, int):
+            for why, count in refused.items() if isinstance(refused, dict) else ():
+                counted = why not in HARMLESS if reason is None else why == reason
+                if counted and isinstance(count, int):
                     counts[peer] = counts.get(peer, 0) + count
     return counts
 

@@ -19,8 +19,8 @@ from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.evaluate import command, daemons, memory, run
 from byzsgd_daemons.evaluate.plan import GROUPS, Run, Scale, experiments, runs
 from byzsgd_daemons.evaluate.results import Outcome, Record, State
-from byzsgd_daemons.init import Plan
-from byzsgd_daemons.local import Drill, Point, Training
+from byzsgd_daemons.init import Plan, create
+from byzsgd_daemons.local import Drill, Point, Training, free_addresses
 
 SMALL = Scale(task="quadratic", steps=4)
 """Of the group ``messages`` these are four runs in daemons."""
@@ -401,6 +401,40 @@ def test_a_training_of_which_a_daemon_ended_has_failed(
     assert outcome.state is State.FAILED
     assert outcome.sentence == "adversary has ended (SIGKILL): "
     assert outcome.points == ()
+
+
+@pytest.mark.parametrize(
+    ("lying", "refused", "diverged"),
+    [
+        (frozenset(), {}, False),
+        (frozenset(), {"w0": {"flood": 9}, "w1": {"late": 9}}, False),
+        (frozenset(), {"w0": {"non-finite": 1}}, True),
+        (frozenset({"w0"}), {"w0": {"non-finite": 1}}, False),
+    ],
+)
+def test_a_training_without_room_for_a_worker_diverges_with_one(
+    lying: frozenset[str], refused: dict[str, dict[str, int]], diverged: bool, tmp_path: Path
+) -> None:
+    """A correct one whose gradient is not finite; with a liar's, or cut connections, it goes on."""
+    plan = Plan(task="quadratic", servers=1, f_servers=0, f_workers=0)
+    file = create(tmp_path, plan, free_addresses(plan))
+    training = Training(cluster=read_cluster(file), lying=lying, points=[POINT])
+    training.found["s0"] = {"peers": {peer: {"refused": why} for peer, why in refused.items()}}
+
+    assert training.diverged() is diverged
+
+
+def test_with_room_for_two_workers_a_training_diverges_with_three(tmp_path: Path) -> None:
+    """As many as may be missing do not stop it."""
+    file = create(tmp_path, Plan(task="quadratic"), free_addresses(Plan()))
+    training = Training(cluster=read_cluster(file), lying=frozenset(), points=[POINT])
+    refused = {"refused": {"non-finite": 1}}
+
+    training.found["s0"] = {"peers": dict.fromkeys(("w0", "w1"), refused)}
+    assert not training.diverged()
+
+    training.found["s1"] = {"peers": {"w2": refused}}
+    assert training.diverged()
 
 
 # Words

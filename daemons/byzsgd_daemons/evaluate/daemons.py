@@ -18,7 +18,6 @@ from byzsgd_daemons.evaluate.plan import Run
 from byzsgd_daemons.evaluate.results import Outcome, State
 from byzsgd_daemons.local import Training
 from byzsgd_daemons.nursery import Nursery
-from byzsgd_daemons.watch import times_refused
 
 METRICS_SECONDS = 10.0
 """How long a node may take to show its metrics: it may be busy, and nobody waits."""
@@ -95,10 +94,7 @@ def _failed(sentence: str, started: float) -> Outcome:
 
 def _why(training: Training) -> str:
     """Why a training was given up, or nothing if it was not."""
-    refused = times_refused(training.found)
-    correct = set(training.cluster.workers) - training.lying
-    # Correct workers' gradients are refused only once they are not finite any more.
-    diverged = training.stalled and training.points and not correct.isdisjoint(refused)
+    diverged = training.stalled and training.diverged()
     return f"diverged, and {training.stalled}" if diverged else training.stalled
 
 
