@@ -23,11 +23,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from benchmarks.aggregation import gaussian, ours
 from benchmarks.fleet import VANILLA, Links, Pace, fleet
 from benchmarks.rows import Row, markdown, write
 from tests.network.namespaces import lacking
@@ -334,10 +336,14 @@ def _use(found: Measured, links: Links) -> str:
 # How cost grows
 
 SIZES = (1_000, 30_000, 100_000, 300_000, 1_000_000)
+SIZES_LARGE = (5_000_000, 25_000_000)
 SERVERS = (2, 5, 8, 11)
 WORKERS = (4, 7, 13, 19)
 BEYOND = ((31, 10, 14, 4, 25_000_000), (100, 33, 32, 10, 25_000_000))
 """What this machine does not hold: n_w, f_w, n_ps, f_ps, d."""
+
+RULES_D = 1_000_000
+"""Coordinates that rules are timed with, at most; their cost is proportional beyond."""
 
 SCALE = "CPU time of a step, asynchronous with T = 1, all daemons together"
 
@@ -346,22 +352,40 @@ def scale(arguments: argparse.Namespace) -> list[Row]:
     """How the CPU time of a step grows with n_w, n_ps and d, and a model of it."""
     base = System(d=100_000)
     shapes = [
-        *(replace(base, d=d) for d in SIZES),
+        *(replace(base, d=d) for d in SIZES + (SIZES_LARGE if arguments.full else ())),
         *(replace(base, n_ps=n, f_ps=(n - 2) // 3) for n in SERVERS),
         *(replace(base, n_w=n, f_w=(n - 1) // 3) for n in WORKERS),
-        replace(base, n_w=19, f_w=6, d=1_000_000),  # Where MDA, which is quadratic, shows.
+        replace(base, n_w=19, f_w=6, d=1_000_000),
     ]
-    if arguments.full:
-        shapes += [replace(base, n_w=n, f_w=(n - 1) // 3, d=10) for n in WORKERS]
     costs: dict[System, float] = {}
     for shape in dict.fromkeys(shapes):
-        (found,) = measure([shape], rounds=1, seconds=SHARED_SECONDS, warm=5, pull_after=2.0)
+        large = shape.d > 1_000_000
+        (found,) = measure(
+            [shape],
+            rounds=1,
+            seconds=SHARED_SECONDS * (8 if large else 1),
+            warm=2 if large else 5,
+            pull_after=max(2.0, shape.d / 5e5),
+        )
         costs[shape] = found.cpu
         sys.stderr.write(f"{shape.shape}: {1e3 * found.cpu:.3g} ms\n")
-    prices = fit(costs)
+    return modelled(costs, arguments.plot)
+
+
+def modelled(costs: dict[System, float], plot: Path | None) -> list[Row]:
+    """Rows of what was measured beside a model of it, and of what the model says beyond it.
+
+    Args:
+        costs: CPU seconds of a step.
+        plot: Where to draw both.
+    """
+    base = System(d=100_000)
+    rules = {shape: rules_of(shape) for shape in costs}
+    prices = fit({shape: cost - rules[shape] for shape, cost in costs.items()}, costs)
+    models = {shape: rules[shape] + _price(shape, prices) for shape in costs}
     rows = [
         Row(SCALE, f"(n_w, f_w, n_ps, f_ps) = {shape.shape}", 1e3 * cost, "ms",
-            note=f"by the model {1e3 * _price(shape, prices):.3g}")
+            note=f"by the model {1e3 * models[shape]:.3g}, of it rules {1e3 * rules[shape]:.3g}")
         for shape, cost in costs.items()
     ]  # fmt: skip
     rows += [
@@ -370,32 +394,61 @@ def scale(arguments: argparse.Namespace) -> list[Row]:
     ]
     for n_w, f_w, n_ps, f_ps, d in BEYOND:
         shape = replace(base, n_w=n_w, f_w=f_w, n_ps=n_ps, f_ps=f_ps, d=d)
+        own = rules_of(shape)
         rows.append(
-            Row(SCALE, f"modelled: {shape.shape}", _price(shape, prices), "s", note=_each(shape))
+            Row(
+                SCALE,
+                f"modelled: (n_w, f_w, n_ps, f_ps) = {shape.shape}",
+                own + _price(shape, prices),
+                "s",
+                note=f"of it rules {own:.3g}; {shape.vectors:.0f} vectors; a server's link "
+                f"carries {4e-9 * d * (n_w + n_ps - 1):.2g} GB each way",
+            )
         )
-    if arguments.plot:
-        _plot(costs, prices, base, arguments.plot)
+    if plot:
+        _plot(costs, models, base, plot)
     return rows
+
+
+def rules_of(shape: System) -> float:
+    """CPU seconds that aggregation takes in a step, in all nodes: timed alone, on one thread."""
+    d = min(shape.d, RULES_D)
+    q_w, q_ps = shape.n_w - shape.f_w, shape.n_ps - shape.f_ps
+    return (
+        shape.n_ps * _rule_seconds("mda", q_w, shape.f_w, d)
+        + shape.medians / q_ps * _rule_seconds("coordinate_median", q_ps, shape.f_ps, d)
+    ) * (shape.d / d)
+
+
+@cache
+def _rule_seconds(rule: str, q: int, f: int, d: int) -> float:
+    """CPU seconds that a rule takes for q vectors; median of five."""
+    return median(ours(rule, gaussian(q, d), f)() for _ in range(5)) / 1e3
 
 
 FEATURES: dict[str, Callable[[System], float]] = {
     "a node's step": lambda s: s.n_ps + s.n_w,
     "a vector sent and received": lambda s: s.vectors,
     "a coordinate of it": lambda s: s.vectors * s.d,
-    "a coordinate's pair in MDA": lambda s: s.n_ps * (s.n_w - s.f_w) ** 2 / 2 * s.d,
-    "a coordinate in a median": lambda s: s.medians * s.d,
     "a coordinate of a gradient": lambda s: s.n_w * s.d,
 }
-"""What a step's cost is a sum of: how many of each there are."""
+"""What the rest of a step's cost is a sum of: how many of each there are."""
 
 
-def fit(costs: dict[System, float]) -> list[float]:
-    """The price of each feature in seconds, none negative: least squares of relative errors."""
+def fit(costs: dict[System, float], of: dict[System, float]) -> list[float]:
+    """The price of each feature in seconds, none negative.
+
+    Args:
+        costs: Seconds to be explained.
+        of: Seconds of which the errors are fractions; the sum of their squares is least.
+    """
+    weights = np.array([1 / of[shape] for shape in costs])
     counts = np.array([[count(shape) for count in FEATURES.values()] for shape in costs])
-    counts /= np.array(list(costs.values()))[:, None]
+    counts *= weights[:, None]
+    wanted = weights * list(costs.values())
     used = list(range(len(FEATURES)))
     while True:
-        found, *_ = np.linalg.lstsq(counts[:, used], np.ones(len(counts)), rcond=None)
+        found, *_ = np.linalg.lstsq(counts[:, used], wanted, rcond=None)
         if not len(found) or min(found) >= 0:
             break
         used.pop(int(np.argmin(found * counts[:, used].mean(axis=0))))
@@ -408,21 +461,15 @@ def _price(shape: System, prices: Sequence[float]) -> float:
     return sum(price * count for price, count in zip(prices, counts, strict=True))
 
 
-def _each(shape: System) -> str:
-    """What it comes to where every node has a machine of its own."""
-    return (
-        f"{shape.vectors:.0f} vectors; each node has its part, where it has a machine; a server's "
-        f"link carries {4e-9 * shape.d * (shape.n_w + shape.n_ps - 1):.2g} GB each way"
-    )
-
-
-def _plot(costs: dict[System, float], prices: Sequence[float], base: System, path: Path) -> None:
+def _plot(
+    costs: dict[System, float], models: dict[System, float], base: System, path: Path
+) -> None:
     panels = []
     for title, x in (("coordinates", "d"), ("servers", "n_ps"), ("workers", "n_w")):
         usual: dict[str, Any] = {x: getattr(base, x), "f_w": base.f_w, "f_ps": base.f_ps}
         along = {float(getattr(s, x)): s for s in costs if replace(s, **usual) == base}
         measured = [(at, 1e3 * costs[along[at]]) for at in sorted(along)]
-        modelled = [(at, 1e3 * _price(along[at], prices)) for at in sorted(along)]
+        modelled = [(at, 1e3 * models[along[at]]) for at in sorted(along)]
         lines = [
             Line(label="measured", style=1, points=measured),
             Line(label="model", style=2, points=modelled),
