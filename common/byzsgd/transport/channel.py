@@ -65,13 +65,23 @@ class Channel:
         self._loop.add_reader(descriptor, self._told)
         self._soon()
 
-    def close(self) -> None:
-        """Give the socket back, at once: what is still on its way is lost."""
+    def stop(self) -> None:
+        """Read no more."""
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             self._descriptor = None
         if self._turn is not None:
             self._turn.cancel()
+            self._turn = None
+
+    def close(self) -> None:
+        """Give the socket back, at once: what is still on its way is lost.
+
+        Its connections must have ended: if one ends while the socket is being closed, and half of a
+        message was sent through it, libzmq looks for the other half, which is thrown away already,
+        and ends the process (4.3.5, ``session_base.cpp:233``).
+        """
+        self.stop()
         self.socket.close(linger=0)
 
     def send(self, frames: Sequence[bytes | zmq.Frame]) -> bool:

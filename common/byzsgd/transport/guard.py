@@ -189,7 +189,11 @@ class Watched:
     on_event: Callable[[int], object] | None = None
     """Told of libzmq's events about the connection that is dialled."""
     connections: dict[int, Connection] = field(default_factory=dict)
-    """By libzmq's descriptor."""
+    """By libzmq's descriptor; without those that were cut."""
+    open: set[int] = field(default_factory=set)
+    """The descriptors that libzmq holds."""
+    on_ended: list[Callable[[], object]] = field(default_factory=list)
+    """Told when there are none, once that is asked for."""
 
 
 @dataclass(slots=True)
@@ -303,6 +307,16 @@ class Guard:
             lambda _: self._cut_where(lambda found: found.logged_in and found.peer is None)
         )
 
+    def end(self, watched: Watched, on_ended: Callable[[], object]) -> None:
+        """End all connections of a socket that is about to be closed.
+
+        Args:
+            watched: The socket, which must not send any more.
+            on_ended: Told, in the guard's thread, once libzmq has let go of them; at once where
+                connections cannot be watched.
+        """
+        self._orders.append(lambda _: self._end_all(watched, on_ended))
+
     # The thread
 
     def _run(self) -> None:
@@ -332,6 +346,7 @@ class Guard:
                 told = parse_monitor_message(monitor.recv_multipart(zmq.DONTWAIT))
                 event, value = int(told["event"]), int(told["value"])
                 if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
+                    watched.open.add(value)
                     self._take(watched, value)
                     continue
                 if event == zmq.EVENT_MONITOR_STOPPED:
@@ -340,6 +355,8 @@ class Guard:
                 if event == zmq.EVENT_DISCONNECTED:
                     self._count_stranger(watched, value)
                     self._forget(watched, value)
+                    watched.open.discard(value)
+                    self._tell_ended(watched)
                 if watched.on_event is not None:
                     watched.on_event(event)
 
@@ -365,6 +382,19 @@ class Guard:
         del self._watched[monitor]
         monitor.close()
         self._let_go(watched)
+
+    def _end_all(self, watched: Watched, on_ended: Callable[[], object]) -> None:
+        watched.on_ended.append(on_ended)
+        if not self._counting:
+            watched.open.clear()
+        for connection in watched.connections.values():
+            connection.cut()
+        self._tell_ended(watched)
+
+    def _tell_ended(self, watched: Watched) -> None:
+        if not watched.open:
+            while watched.on_ended:
+                watched.on_ended.pop()()
 
     def _take(self, watched: Watched, fd: int) -> None:
         if not self._counting:

@@ -19,6 +19,7 @@ import asyncio
 import ipaddress
 import random
 import secrets
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -147,6 +148,10 @@ MESSAGES_BURST = 5000.0
 """Messages of one peer that are taken in a second, and without a pause: what a node finds that was
 frozen for a while. A correct peer says one or two things a step, and no step takes so little."""
 
+ENDING_SECONDS = 1.0
+"""How long libzmq may take to let go of connections that were ended, before their socket is closed
+all the same."""
+
 TURN_SECONDS = 0.04
 """What had come is said to the event loop by then, if it has a turn."""
 
@@ -226,6 +231,8 @@ class ZeroMQ:
         self._router: Channel | None = None
         self._dealers: dict[str, Channel] = {}
         self._subscribers: dict[str, Channel] = {}
+        self._watched: dict[Channel, Watched] = {}
+        self._ending: set[Channel] = set()
         self._routes: dict[str, bytes] = {}
         self._redials: dict[str, asyncio.TimerHandle] = {}
         self._bans = Bans()
@@ -269,12 +276,20 @@ class ZeroMQ:
             raise
 
     def close(self) -> None:
-        """Give back every socket, at once: what is still on its way is lost."""
+        """Give back every socket; what is still on its way is lost."""
         if self._context is None:
             return
         for redial in self._redials.values():
             redial.cancel()
-        for channel in self._channels():
+        channels = {*self._channels(), *self._ending}
+        ends_at = time.monotonic() + ENDING_SECONDS
+        all_ended = [threading.Event() for _ in channels]
+        for channel, ended in zip(channels, all_ended, strict=True):
+            self._end(channel, ended.set)
+        for ended in all_ended:
+            ended.wait(max(ends_at - time.monotonic(), 0))
+        self._ending.clear()
+        for channel in channels:
             channel.close()
         self._context.term()
         self._guard.join()
@@ -325,17 +340,15 @@ class ZeroMQ:
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.ipv6 = ":" in host
         address = f"tcp://{host}:{port}"
-        self._guard.watch(
-            socket,
-            Watched(
-                name=domain,
-                bound=True,
-                port=port,
-                budget=budget,
-                on_cut=self._doorkeeper.ban,
-                has_read=partial(self._has_read, channel),
-            ),
+        self._watched[channel] = Watched(
+            name=domain,
+            bound=True,
+            port=port,
+            budget=budget,
+            on_cut=self._doorkeeper.ban,
+            has_read=partial(self._has_read, channel),
         )
+        self._guard.watch(socket, self._watched[channel])
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -379,10 +392,29 @@ class ZeroMQ:
         """End the connections to a server; what came through them and was not read is lost."""
         for channels in (self._dealers, self._subscribers):
             if (channel := channels.pop(server, None)) is not None:
-                channel.close()
+                self._ending.add(channel)
+                ended = partial(self._ended, channel)
+                self._end(channel, partial(self._loop.call_soon_threadsafe, ended))
+                self._loop.call_later(ENDING_SECONDS, ended)
         if server in self._connected:
             self._connected.remove(server)
             self._handlers.disconnected(server)
+
+    def _end(self, channel: Channel, on_ended: Callable[[], object]) -> None:
+        """Read no more of a socket, and end its connections, so that it can be closed."""
+        channel.stop()
+        watched = self._watched.get(channel)
+        if watched is None:
+            on_ended()
+        else:
+            self._guard.end(watched, on_ended)
+
+    def _ended(self, channel: Channel) -> None:
+        """Close a socket whose connections have ended, or would not."""
+        if channel in self._ending:
+            self._ending.remove(channel)
+            self._watched.pop(channel, None)
+            channel.close()
 
     def _connect(
         self,
@@ -393,18 +425,16 @@ class ZeroMQ:
     ) -> None:
         socket = channel.socket
         host, port = endpoint
-        self._guard.watch(
-            socket,
-            Watched(
-                name=node.id,
-                bound=False,
-                port=port,
-                budget=self._budget,
-                on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
-                has_read=partial(self._has_read, channel),
-                on_event=on_event,
-            ),
+        self._watched[channel] = Watched(
+            name=node.id,
+            bound=False,
+            port=port,
+            budget=self._budget,
+            on_cut=lambda peer: self._loop.call_soon_threadsafe(self._leave_alone, peer),
+            has_read=partial(self._has_read, channel),
+            on_event=on_event,
         )
+        self._guard.watch(socket, self._watched[channel])
         socket.curve_publickey = self._member.public_key.encode()
         socket.curve_secretkey = self._secret_key.encode()
         socket.curve_serverkey = node.public_key.encode()
