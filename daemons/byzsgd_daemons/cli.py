@@ -103,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("init", _init, "Write a new cluster file and the keys of its nodes.")
     sub.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
     _plan_arguments(sub)
-    sub.add_argument("--host", default="127.0.0.1", help="of all nodes, to begin with")
+    sub.add_argument("--host", default="127.0.0.1",
+                     help="of all nodes, to begin with; with {id} in it, one for each")  # fmt: skip
     sub.add_argument("--port", type=_port, default=7000, help="the first server's (default: 7000)")
     sub.add_argument("--http-port", type=_port, default=9100, metavar="PORT",
                      help="the first node's; 0 for none (default: 9100)")  # fmt: skip

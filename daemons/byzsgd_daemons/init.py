@@ -23,6 +23,9 @@ UNKNOWN_TASK = Defaults(learning_rate=0.1, worker_momentum=0.9, batch_size=64, s
 
 LOCALHOST = "127.0.0.1"
 
+ID = "{id}"
+"""Stands, in a host, for the id of the node that has this host."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -79,14 +82,22 @@ class Addresses:
 
         Args:
             plan: How many nodes there are.
-            host: Name or address of the host.
+            host: Name or address of the host. With ``{id}`` in it every node has a host of its own,
+                where that stands for the node's id, and all have the same ports.
             port: The first server's.
             http_port: The first node's; 0 for no HTTP.
         """
-        servers = [f"{host}:{port + 2 * index}" for index in range(plan.servers)]
-        nodes = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER)]
-        http = {node: f"{host}:{http_port + index}" for index, node in enumerate(nodes)}
-        return Addresses(servers=servers, http=http if http_port else {})
+
+        def address(node: str, first: int, offset: int) -> str:
+            return f"{host.replace(ID, node)}:{first + (0 if ID in host else offset)}"
+
+        servers = identities(plan, Role.SERVER)
+        nodes = [*servers, *identities(plan, Role.WORKER)]
+        http = {node: address(node, http_port, index) for index, node in enumerate(nodes)}
+        return Addresses(
+            servers=[address(node, port, 2 * index) for index, node in enumerate(servers)],
+            http=http if http_port else {},
+        )
 
 
 def identities(plan: Plan, role: Role) -> list[str]:

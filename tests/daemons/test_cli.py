@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byzsgd_daemons import cli, init, nursery
+from byzsgd_daemons import cli, config, init, nursery
 from byzsgd_daemons.cli import main
 
 VARIABLES = {
@@ -120,3 +120,16 @@ def test_a_variable_does_for_a_whole_command(
     monkeypatch.setenv("BYZSGD_CLUSTER", str(init.create(tmp_path, plan, addresses)))
     assert main(["check", "--parameters", "1000"]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'cluster.toml'}: fine")
+
+
+def test_every_node_of_a_new_cluster_can_have_a_host_of_its_own(tmp_path: Path) -> None:
+    """Then all have the same ports, as containers do."""
+    assert main(["init", str(tmp_path), "--task", "quadratic", "--host", "byzsgd-{id}.lan"]) == 0
+    cluster = config.read_cluster(tmp_path / "cluster.toml")
+
+    assert [node.address for node in cluster.nodes if node.address] == [
+        f"byzsgd-s{n}.lan:7000" for n in range(5)
+    ]
+    assert [node.http for node in cluster.nodes if node.http] == [
+        f"byzsgd-{node}.lan:9100" for node in (*cluster.servers, *cluster.workers)
+    ]
