@@ -27,6 +27,9 @@ from byzsgd_daemons.config import Settings
 DAMAGED = (SafetensorError, OSError, KeyError, ValueError)
 """What reading a file raises that holds no initial model."""
 
+NEEDS_TORCH = "No module named 'torch'"
+NO_TORCH = "; where it is, let byzsgd initial-model write the file for --initial"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Initial:
@@ -171,7 +174,8 @@ def _built_elsewhere(settings: Settings) -> Initial:
         if done.returncode == 2:
             # Libraries may have warned of this and that before.
             lines = [line for line in done.stderr.splitlines() if line.startswith("byzsgd: ")]
-            raise TaskError("\n".join(line.removeprefix("byzsgd: ") for line in lines))
+            text = "\n".join(line.removeprefix("byzsgd: ") for line in lines)
+            raise TaskError(text + NO_TORCH if NEEDS_TORCH in text else text)
         if done.returncode:
             raise ByzsgdError(f"the initial model was not built: {done.stderr.strip()[-500:]}")
         return read(out)

@@ -72,6 +72,18 @@ print(model.vector.shape, model.vector.dtype, model.gather_period, "torch" in sy
     assert python(code) == "(4810,) float32 1 False\n"
 
 
+def test_without_torch_it_is_said_where_else_the_model_can_be_built(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an image for servers alone, say."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    files.change('"quadratic"', '"digits"')
+
+    with pytest.raises(TaskError, match=r"'torch'.*; where it is, .* initial-model .* --initial$"):
+        model_of(files)
+
+
 def test_another_process_builds_the_same_model(files: Any) -> None:
     """Bit for bit what this one builds; a relative path to the file is enough."""
     here = build(read_cluster(files.path), files.path.parent)
