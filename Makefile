@@ -9,10 +9,10 @@ UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $
 PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install peers demo test check bench soak image clean
+.PHONY: help install peers demo test test-containers check bench soak image image-server clean
 
 help:  ## say what can be made
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## the project and all it needs, into .venv
 
@@ -23,6 +23,9 @@ demo: install  ## byzsgd and a plain parameter server under the same attack, sid
 
 test: install  ## all tests
 	$(BIN)/pytest --numprocesses=auto
+
+test-containers: install  ## a cluster of containers under attack: needs root and podman
+	tests/containers/run.sh $(BIN)/python
 
 check: install  ## style, types, and who may import whom
 	$(BIN)/ruff check
@@ -39,8 +42,15 @@ soak: install  ## simulated clusters, one a seed: faults, liars, and promises ch
 	$(BIN)/python -m tests.soak --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(STORY),--story '$(STORY)') $(if $(PLANT),--plant $(PLANT)) $(if $(BUGS),--bugs)
 
+# Podman's own format has no health check. With CUDA: make image TORCH_FROM=
+BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) \
+    $(if $(filter command line,$(origin TORCH_FROM)),--build-arg TORCH_FROM='$(TORCH_FROM)') \
+    --label org.opencontainers.image.revision=$(shell git rev-parse HEAD)
 image:  ## one container image for every daemon
-	$(ENGINE) build --tag byzsgd .
+	$(BUILD) --tag byzsgd .
+
+image-server:  ## a small one for servers alone, without torch
+	$(BUILD) --target server --tag byzsgd-server .
 
 clean:  ## remove what the others have made
 	rm -rf .venv .venv-peers run dist build .*_cache .hypothesis
