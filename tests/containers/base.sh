@@ -5,7 +5,7 @@ set -euo pipefail
 out=$(realpath -m "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-packages=(base-files base-passwd bash ca-certificates coreutils dash debianutils diffutils findutils grep gzip hostname
+packages=(apt base-files base-passwd bash ca-certificates coreutils dash debianutils diffutils findutils grep gzip hostname
           libc-bin login passwd perl-base sed tar tzdata util-linux python3 python3-venv)
 
 [ -x /usr/bin/python3.11 ] || { echo 'base.sh: needs Debian 12, and no other system is here' >&2; exit 1; }

@@ -140,8 +140,8 @@ def test_images_are_small_beside_torch() -> None:
     figures = {"base": base, "torch": torch, NODE: size(NODE), SERVER: size(SERVER)}
     print({what: f"{figure / 1e6:.0f} MB" for what, figure in figures.items()})
 
-    assert size(SERVER) - base < 400e6
-    assert size(NODE) - base - torch < torch
+    assert size(SERVER) - base < 350e6
+    assert size(NODE) - base - torch < 500e6
 
 
 @pytest.mark.parametrize("image", [NODE, SERVER])
@@ -158,16 +158,17 @@ def test_an_image_says_what_it_is(image: str) -> None:
 
 @pytest.mark.parametrize("image", [NODE, SERVER])
 def test_nothing_that_builds_is_left(image: str) -> None:
-    """No compiler, no pip, and no file that belongs to a user other than root but two folders."""
+    """No compiler and no pip; and two folders alone belong to the daemon's user."""
     script = """
         for program in cc gcc make git pip pip3; do command -v $program && exit 1; done
-        python3 -m pip --version 2>/dev/null && exit 1
-        python -m pip --version 2>/dev/null && exit 1
-        find / -xdev -not -user root
+        for python in /usr/local/bin/python3 /opt/byzsgd/bin/python3; do
+            $python -m pip --version 2>/dev/null && exit 1
+        done
+        find / -xdev -user byzsgd
     """
     found = podman("run", "--rm", "--user", "0", "--entrypoint", "sh", image, "-c", script)
 
-    assert found.split() == ["/state", "/cluster"]
+    assert set(found.split()) == {"/state", "/cluster"}
 
 
 def test_an_image_for_servers_has_no_torch() -> None:
@@ -192,6 +193,7 @@ def test_containers_train_under_attack(cluster: Compose) -> None:
     ).stdout
     [accuracy] = re.findall(r"accuracy on .*: (\S+)", said)
 
+    print(f"accuracy {accuracy}")
     assert float(accuracy) > 0.9
 
 
@@ -207,8 +209,8 @@ def test_a_container_can_do_next_to_nothing(node: str, cluster: Compose) -> None
     for path in ("/opt/byzsgd/x", "/x", "/state/x"):
         done = run("podman", "exec", "--user", "0", name(node), "touch", path, check=False)
         assert "Read-only file system" in done.stderr
-    words = podman("exec", name(node), "cat", "/proc/1/cmdline").split("\0")
-    assert words[:2] == ["/opt/byzsgd/bin/python3", "/opt/byzsgd/bin/byzsgd"]
+    _, program, *_ = podman("exec", name(node), "cat", "/proc/1/cmdline").split("\0")
+    assert program == "/opt/byzsgd/bin/byzsgd", "no shell, and no init"
 
 
 @pytest.mark.parametrize("node", ["s0", "w0"])
@@ -223,15 +225,17 @@ def test_a_node_sees_its_own_key_alone(node: str, cluster: Compose) -> None:
 def test_an_engine_sees_whether_a_node_is_well(cluster: Compose) -> None:
     """Healthy; unhealthy while the process stands still; healthy again."""
 
-    def look() -> tuple[int, str]:
+    def look() -> tuple[bool, str]:
         done = run("podman", "healthcheck", "run", name("s1"), check=False)
-        return done.returncode, inspect("s1", ".State.Health.Status")
+        return done.returncode == 0, inspect("s1", ".State.Health.Status")
 
-    assert look() == (0, "healthy")
+    assert look() == (True, "healthy")
     podman("kill", "--signal", "STOP", name("s1"))
-    assert look() == (1, "unhealthy")
-    podman("kill", "--signal", "CONT", name("s1"))
-    assert look() == (0, "healthy")
+    try:
+        assert look() == (False, "unhealthy")
+    finally:
+        podman("kill", "--signal", "CONT", name("s1"))
+    assert look() == (True, "healthy")
 
 
 def test_a_server_that_is_stopped_saves_its_model_and_a_new_container_goes_on(
@@ -251,7 +255,8 @@ def test_a_server_that_is_stopped_saves_its_model_and_a_new_container_goes_on(
     cluster("up", "--detach", "s2")
     wait_for_step(int(stopped) + 1, "s2")
     log = run("podman", "logs", name("s2")).stderr
-    assert f"resumes from the checkpoint of step {stopped}" in log
+    [resumed] = re.findall(r"resumes from the checkpoint of step (\d+)", log)
+    assert int(resumed) in (int(stopped) - 1, int(stopped)), "a step may end while it is saved"
 
 
 @pytest.mark.parametrize("node", ["w0", "s4"])
