@@ -39,7 +39,9 @@ from byzsgd.protocol.variance import State, sentence
 from byzsgd.protocol.work import Gradient, aggregate, compute_gradient, try_model
 from byzsgd.transport import Transport
 from byzsgd_daemons.logs import Limiter, logger
+from byzsgd_daemons.notify import Notifier
 from byzsgd_daemons.presence import Presence
+from byzsgd_daemons.status import summary
 
 INLINE_MAX = 1 << 16
 """Coordinates that are aggregated on the event loop: a trip through the thread costs more."""
@@ -61,6 +63,15 @@ WATCH_SECONDS = 0.5
 
 UNSAVED_SECONDS = 600.0
 """How often it is said that checkpoints still fail."""
+
+NOTIFY_SECONDS = 2.0
+"""How often systemd hears of the node, or in a quarter of what its watchdog allows, if less."""
+
+STUCK_SECONDS = 600.0
+"""Heavy work that takes longer than this..."""
+
+STUCK_TIMES = 20.0
+"""...and so many times as long as any before it is stuck: systemd's watchdog is to end it."""
 
 Work = Callable[[], Result]
 """A piece of heavy work, done in a thread: returns the event that says so."""
@@ -113,6 +124,11 @@ class Host:
         self._save_began = 0.0
         self._unsaved: SaveCheckpoint | None = None
         self._told_unsaved = Limiter(time.monotonic, UNSAVED_SECONDS)
+        self._notifier = Notifier()
+        self._notifies_at = 0.0
+        self._at_work: dict[asyncio.Future[Result], float] = {}  # Since when; the oldest first.
+        self._longest_work = 0.0
+        self._told_stuck = False
 
     @property
     def transport(self) -> Transport:
@@ -153,7 +169,10 @@ class Host:
             task.add_done_callback(self._ended)
         try:
             self._do(self.node.start(loop.time()))
+            self._notify(loop.time())
             await self._stopped
+            self._notifies_at = float("inf")
+            self._notifier.tell("STOPPING=1", "STATUS=saves its model and stops")
             await self._save_at_the_end()
         finally:
             for task in tasks:
@@ -252,9 +271,13 @@ class Host:
         self._loop.call_soon(self._guard, lambda: self._meet(work()))
 
     def _in_thread(self, work: Work) -> None:
-        self._loop.run_in_executor(self._threads, work).add_done_callback(self._worked)
+        future = self._loop.run_in_executor(self._threads, work)
+        self._at_work[future] = self._loop.time()
+        future.add_done_callback(self._worked)
 
     def _worked(self, future: "asyncio.Future[Result]") -> None:
+        took = self._loop.time() - self._at_work.pop(future)
+        self._longest_work = max(self._longest_work, took)
         if not future.cancelled():
             self._guard(lambda: self._meet(future.result()))
 
@@ -353,12 +376,35 @@ class Host:
             await asyncio.sleep(WATCH_SECONDS)
             now = self._loop.time()
             self.lag_seconds = max(now - before - WATCH_SECONDS, 0.0)
+            self._notify(now)
             self._tell_done()
             self._tell_variance()
             self._tell_waiting(now)
             if self.lag_seconds < WATCH_SECONDS:
                 # Who was held up itself looks later: what others said meanwhile is not read yet.
                 self._tell_presence(now)
+
+    def _notify(self, now: float) -> None:
+        """Tell systemd how the node is; that it lives only while its own work gets done.
+
+        A node that waits for others lives: a restart would not bring them.
+        """
+        if now < self._notifies_at:
+            return
+        self._notifies_at = now + min(NOTIFY_SECONDS, self._notifier.watchdog_seconds / 4)
+        # Ready is said again and again: nothing else tells a message that was lost.
+        lines = ["READY=1", f"STATUS={summary(self.node, now)}"]
+        self._notifier.tell(*lines, *([] if self._is_stuck(now) else ["WATCHDOG=1"]))
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether heavy work takes so long that it will not end; said when that changes."""
+        seconds = now - next(iter(self._at_work.values()), now)
+        stuck = seconds > max(STUCK_SECONDS, STUCK_TIMES * self._longest_work)
+        if stuck and not self._told_stuck:
+            words = "works for %.0f s on what took %.1f s at most: tells systemd's watchdog no more"
+            self._log.error(words, seconds, self._longest_work, extra={"step": self.node.step})
+        self._told_stuck = stuck
+        return stuck
 
     def _tell_done(self) -> None:
         """Say that the last step is reached, when that changes."""

@@ -103,6 +103,16 @@ def snapshot(
     return status
 
 
+def summary(node: Node, now: float) -> str:
+    """A node in a line, as ``systemctl status`` shows it: its step and figure, and what it does."""
+    progress = node.progress
+    if isinstance(node, ParameterServer):
+        figure = f", drift {progress.drift.median:.3g}" if progress.gathers else ""
+    else:
+        figure = "" if progress.loss is None else f", loss {progress.loss:.3g}"
+    return f"step {node.step}{figure}: {node.sentence(now)}"
+
+
 def _filters(progress: Progress) -> dict[str, Any]:
     """What workers of the synchronous variant count."""
     filtered = sorted(progress.filtered.items())
