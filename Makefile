@@ -9,7 +9,7 @@ UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $
 PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install peers demo test test-containers check bench soak image image-server clean
+.PHONY: help install peers demo test test-containers check bench soak image image-server install-systemd uninstall-systemd clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -51,6 +51,19 @@ image:  ## one container image for every daemon
 
 image-server:  ## a small one for servers alone, without torch
 	$(BUILD) --target server --tag byzsgd-server .
+
+# make install-systemd PREFIX=/opt/byzsgd DESTDIR= EXTRAS=demo,fast TORCH=yes: docs/operations.md
+UV_PROGRAM := $(or $(wildcard $(BIN)/uv),build/uv/bin/uv)
+export PREFIX DESTDIR EXTRAS TORCH TORCH_FROM SYSTEM_PYTHON UV_PROGRAM
+install-systemd: $(UV_PROGRAM)  ## byzsgd and its systemd units on this machine; as root
+	systemd/install
+
+uninstall-systemd:  ## remove both again; keys and checkpoints stay
+	systemd/install uninstall
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet uv==0.13.9
 
 clean:  ## remove what the others have made
 	rm -rf .venv .venv-peers run dist build .*_cache .hypothesis
