@@ -52,9 +52,9 @@ image:  ## one container image for every daemon
 image-server:  ## a small one for servers alone, without torch
 	$(BUILD) --target server --tag byzsgd-server .
 
-# make install-systemd PREFIX=/opt/byzsgd DESTDIR= EXTRAS=demo,fast TORCH=yes: docs/operations.md
+# make install-systemd PREFIX=/opt/byzsgd, and more words at the head of systemd/install
 UV_PROGRAM := $(or $(wildcard $(BIN)/uv),build/uv/bin/uv)
-export PREFIX DESTDIR EXTRAS TORCH TORCH_FROM SYSTEM_PYTHON UV_PROGRAM
+export PREFIX DESTDIR EXTRAS WITH TORCH TORCH_FROM SYSTEM_PYTHON UV_PROGRAM
 install-systemd: $(UV_PROGRAM)  ## byzsgd and its systemd units on this machine; as root
 	systemd/install
 

@@ -227,8 +227,8 @@ def _device_argument(sub: argparse.ArgumentParser) -> None:
 
 
 def _initial_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--initial", type=Path, metavar="FILE",
-                     help="theta_0 (default: built from the task)")  # fmt: skip
+    _or_variable(sub, "--initial", type=Path, metavar="FILE",
+                 help="theta_0 (default: built from the task)")  # fmt: skip
 
 
 def _parameters_argument(sub: argparse.ArgumentParser) -> None:

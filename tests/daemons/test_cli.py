@@ -16,6 +16,7 @@ VARIABLES = {
     "BYZSGD_STATE": "/state",
     "BYZSGD_HTTP": "0.0.0.0:9100",
     "BYZSGD_BIND": "0.0.0.0",
+    "BYZSGD_INITIAL": "/etc/byzsgd/initial.safetensors",
     "BYZSGD_LOG_LEVEL": "DEBUG",
     "BYZSGD_DEVICE": "cuda:1",
 }
@@ -40,6 +41,7 @@ def test_a_daemon_takes_all_that_differs_from_variables(monkeypatch: pytest.Monk
     assert server.cluster == Path("/etc/byzsgd/cluster.toml")
     assert (server.id, server.key, server.state) == ("s3", Path("/run/key"), Path("/state"))
     assert (server.http, server.bind) == ("0.0.0.0:9100", "0.0.0.0")
+    assert server.initial == Path("/etc/byzsgd/initial.safetensors")
     assert (server.log_level, worker.device) == ("DEBUG", "cuda:1")
 
 
