@@ -53,6 +53,7 @@ image-server:  ## a small one for servers alone, without torch
 	$(BUILD) --target server --tag byzsgd-server .
 
 # make install-systemd PREFIX=/opt/byzsgd, and more words at the head of systemd/install
+EXTRAS ?= demo,fast
 UV_PROGRAM := $(or $(wildcard $(BIN)/uv),build/uv/bin/uv)
 export PREFIX DESTDIR EXTRAS WITH TORCH TORCH_FROM SYSTEM_PYTHON UV_PROGRAM
 install-systemd: $(UV_PROGRAM)  ## byzsgd and its systemd units on this machine; as root

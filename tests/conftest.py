@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-REAL = ("tests/hostile/", "tests/network/", "tests/processes/")
+REAL = ("tests/hostile/", "tests/network/", "tests/processes/", "tests/systemd/")
 """Tests of real daemons: they share ports and cores, so that they run one after another."""
 
 
