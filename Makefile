@@ -9,7 +9,7 @@ UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $
 PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install peers demo test test-containers check bench soak image image-server install-systemd uninstall-systemd clean
+.PHONY: help install peers demo test test-containers check bench soak image image-server install-systemd uninstall-systemd docs clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -42,10 +42,14 @@ soak: install  ## simulated clusters, one a seed: faults, liars, and promises ch
 	$(BIN)/python -m tests.soak --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(STORY),--story '$(STORY)') $(if $(PLANT),--plant $(PLANT)) $(if $(BUGS),--bugs)
 
+docs: .venv/docs  ## the documentation as a site, in run/docs; a warning or a dead link is an error
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning -d run/doctrees -c docs/site . run/docs
+
 # Podman's own format has no health check. With CUDA: make image TORCH_FROM=
 BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) \
     $(if $(filter command line,$(origin TORCH_FROM)),--build-arg TORCH_FROM='$(TORCH_FROM)') \
     --label org.opencontainers.image.revision=$(shell git rev-parse HEAD)
+
 image:  ## one container image for every daemon
 	$(BUILD) --tag byzsgd .
 
@@ -76,6 +80,10 @@ clean:  ## remove what the others have made
 	$(UV) --require-hashes -r requirements.lock
 	$(UV) --index-strategy unsafe-best-match $(TORCH_FROM) -r torch.lock
 	$(UV) --no-deps -e .
+	@touch $@
+
+.venv/docs: docs/site/requirements.lock .venv/installed
+	$(UV) --require-hashes -r docs/site/requirements.lock
 	@touch $@
 
 # Some ask for an older torch, and krum for a newer Python, than those they run with.

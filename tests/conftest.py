@@ -44,8 +44,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-REAL = ("tests/hostile/", "tests/network/", "tests/processes/", "tests/systemd/")
+REAL = (
+    "tests/docs/test_tried.py",
+    "tests/hostile/",
+    "tests/network/",
+    "tests/processes/",
+    "tests/systemd/",
+)
 """Tests of real daemons: they share ports and cores, so that they run one after another."""
+
+SITE = "tests/docs/test_site.py"
+"""Tests that share one build of the site."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,12 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deals out tests one by one, but those of real daemons all to one process."""
+    """Deals out tests one by one, but those of real daemons, or of the site, all to one process."""
     # Marks of xdist_group would say the same, but for xdist 3.8 under pytest 9.2, which drops them.
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(SITE):
+                return SITE
             return "real" if nodeid.startswith(REAL) else nodeid
 
     return Scheduling(config, log)
