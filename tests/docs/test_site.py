@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from tests.docs.blocks import ROOT
+from markdown_it import MarkdownIt
+from tests.docs.blocks import DOCUMENTS, ROOT
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("sphinx", "furo", "myst_parser"))),
@@ -80,6 +81,31 @@ def dead(pages: dict[Path, Page]) -> Iterator[tuple[str, str]]:
             known = pages[target].ids if target in pages else set()
             if not target.exists() or (place and place not in known and target in pages):
                 yield file.name, link
+
+
+def places(document: Path) -> tuple[set[str], list[str]]:
+    """The places on a document as a forge calls them, and all that it links to."""
+    from mdit_py_plugins.anchors import anchors_plugin  # Of the site's tools.
+
+    reader = MarkdownIt().enable("table").use(anchors_plugin, max_level=6)
+    tokens = reader.parse(document.read_text())
+    links = [child.attrGet("href") for token in tokens for child in token.children or ()
+             if child.type == "link_open"]  # fmt: skip
+    return {str(token.attrGet("id")) for token in tokens if token.type == "heading_open"}, links
+
+
+def test_places_on_pages_are_those_of_a_forge() -> None:
+    """MyST also knows a place by a name of its own, which leads nowhere on a forge."""
+    known = {document: places(document) for document in DOCUMENTS}
+    found = [
+        (document.name, link)
+        for document, (_, links) in known.items()
+        for path, place in map(urldefrag, links)
+        for link, target in [(f"{path}#{place}", (document.parent / path).resolve())]
+        if place and not EXTERNAL.match(link)
+        and place not in known.get(target if path else document, [()])[0]
+    ]  # fmt: skip
+    assert found == []
 
 
 def test_every_link_of_the_site_leads_somewhere(pages: dict[Path, Page]) -> None:
