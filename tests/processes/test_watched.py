@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import runpy
 import shutil
 import socket
 import sys
@@ -160,8 +161,16 @@ def panels() -> dict[str, list[str]]:
     return found
 
 
+def draw(prometheus: str, out: Path) -> list[str]:
+    """The titles of the panels that have nothing to show in a picture of the overview."""
+    script = runpy.run_path(str(DEPLOY / "grafana" / "draw.py"))
+    board = json.loads((DEPLOY / "grafana" / "dashboards" / "overview.json").read_text())
+    source = script["Prometheus"](f"http://{prometheus}", 60.0, {"__rate_interval": "20s"})
+    return script["draw"](board, source, out)
+
+
 def test_a_clean_cluster_fills_the_dashboards_and_sets_off_no_alert(running, tmp_path) -> None:
-    """Every query returns data, for a server or for a worker; no alert as much as pends."""
+    """Every query returns data, for a server or for a worker, and is drawn; no alert pends."""
 
     async def main() -> None:
         async with running(**PLAN) as rig:
@@ -180,6 +189,8 @@ def test_a_clean_cluster_fills_the_dashboards_and_sets_off_no_alert(running, tmp
                                 del missing[title]
                         await asyncio.sleep(LOOK_SECONDS)
 
+                drawn = await asyncio.to_thread(draw, watch.prometheus, tmp_path / "overview.png")
+                assert set(drawn) <= EMPTY
                 assert await watch.alerts("firing") == set()
                 pending = await watch.alerts("pending")
                 assert {alert for alert in pending if alert[0] not in BUSY} == set()
