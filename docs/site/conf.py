@@ -34,6 +34,7 @@ include_patterns = ["*.md", "docs/*.md", "docs/site/*.rst"]
 exclude_patterns = [".*", "build", "dist", "run", "tests"]  # Not to be searched for pages.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 highlight_language = "text"
+smartquotes = False  # Pages say what the files say.
 
 myst_heading_anchors = 4
 myst_heading_slug_func = "github"
