@@ -27,6 +27,7 @@ COMMENT = re.compile(r"<!-- (not tried|try\b)(.*?)-->", re.DOTALL)
 ELSEWHERE = {
     "apt-get": "it changes the machine",
     "docker": "it needs a container engine",
+    "docker-compose": "it needs a container engine",
     "git": "it is done in a clone already",
     "helm": "it needs a Kubernetes cluster",
     "journalctl": "it needs a booted systemd",
@@ -34,6 +35,9 @@ ELSEWHERE = {
     "make": "each target has tests of its own",
     "pip": "it installs packages",
     "podman": "it needs a container engine",
+    "podman-compose": "it needs a container engine",
+    "scp": "it needs other machines",
+    "ssh": "it needs other machines",
     "sudo": "it needs root",
     "systemctl": "it needs a booted systemd",
     "systemd-creds": "it needs a booted systemd",
