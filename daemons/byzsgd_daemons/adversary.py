@@ -94,6 +94,7 @@ async def lie(
         timing=timing,
         gather_period=initial.gather_period,
         overhears=False,
+        buffers=initial.buffers,
     )
     drill = _Drill(coalition)
     log = logger("adversary")

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialized
 
 from byzsgd import __version__
-from byzsgd.cluster import Cluster
+from byzsgd.cluster import Cluster, Variant
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.files import PUBLIC, write_whole
-from byzsgd.tasks import Task, load_task
+from byzsgd.tasks import Task, buffers_of, load_task
 from byzsgd.tasks.smoothness import gather_period
 from byzsgd.vectors import Vector, is_vector
 from byzsgd_daemons.config import Settings
@@ -39,6 +39,8 @@ class Initial:
     """theta_0, ``(d,)`` float32."""
     gather_period: int
     """T: the cluster file's, or the estimate where that says "auto"."""
+    buffers: int = 0
+    """So many coordinates at the end of every vector are buffers, not parameters."""
 
 
 def build(cluster: Cluster, folder: Path) -> Initial:
@@ -60,7 +62,23 @@ def of_task(task: Task, cluster: Cluster) -> Initial:
     Raises:
         TaskError: If the task cannot be used.
     """
-    return Initial(task.initial(cluster.seed), period_of(task, cluster))
+    return Initial(task.initial(cluster.seed), period_of(task, cluster), buffers_in(task, cluster))
+
+
+def buffers_in(task: Task, cluster: Cluster) -> int:
+    """How many coordinates of the task's vectors are buffers, if the variant can carry them.
+
+    Raises:
+        TaskError: If it cannot, or the task cannot be used.
+    """
+    buffers = buffers_of(task)
+    if buffers and cluster.variant is Variant.SYNCHRONOUS:
+        raise TaskError(
+            f"task {cluster.task}: training changes {buffers} coordinates of its buffers "
+            '(BatchNorm), which variant = "synchronous" does not carry: take "asynchronous", or '
+            "torch.nn.GroupNorm"
+        )
+    return buffers
 
 
 def period_of(task: Task, cluster: Cluster) -> int:
@@ -94,6 +112,8 @@ def write(initial: Initial, path: Path, *, public: bool = False) -> None:
         "gather_period": str(initial.gather_period),
         "checksum": _checksum(initial),
     }
+    if initial.buffers:
+        metadata["buffers"] = str(initial.buffers)
     content = serialized({"vector": initial.vector}, metadata=metadata)
     if public:
         write_whole(path, content, mode=PUBLIC, partial=f"{path.name}.partial")
@@ -110,14 +130,16 @@ def read(path: Path) -> Initial:
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
         vector = file.get_tensor("vector")
-    initial = Initial(vector, int(metadata["gather_period"]))
+    buffers = int(metadata.get("buffers", "0"))
+    initial = Initial(vector, int(metadata["gather_period"]), buffers)
     if not is_vector(vector, vector.size) or metadata["checksum"] != _checksum(initial):
         raise ValueError("it is damaged")
     return initial
 
 
 def _checksum(initial: Initial) -> str:
-    digest = hashlib.blake2b(str(initial.gather_period).encode(), digest_size=16)
+    numbers = [initial.gather_period, *filter(None, [initial.buffers])]
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=16)
     digest.update(initial.vector.data)
     return digest.hexdigest()
 

@@ -69,6 +69,7 @@ def _build(
         gather_period=initial.gather_period,
         pull_after=settings.pull_after,
         checkpoint_period=settings.checkpoint_period if checkpoints else 0,
+        buffers=initial.buffers,
     )
     return server, saved
 

@@ -6,7 +6,7 @@ from byzsgd.tasks import Share, load_task
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
-from byzsgd_daemons.initial import period_of
+from byzsgd_daemons.initial import buffers_in, period_of
 from byzsgd_daemons.reload import Reload
 
 
@@ -34,7 +34,13 @@ async def serve(settings: config.Settings) -> None:
     period = None
     if cluster.variant is Variant.SYNCHRONOUS:
         period = period_of(task, cluster)
-    worker = worker_of(cluster, settings.id, gather_period=period, pull_after=settings.pull_after)
+    worker = worker_of(
+        cluster,
+        settings.id,
+        gather_period=period,
+        pull_after=settings.pull_after,
+        buffers=buffers_in(task, cluster),
+    )
     host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
     transport = ZeroMQ(settings.id, cluster, secret, d, host)
     await daemon.run(host, transport, http, Reload(settings, cluster, transport))

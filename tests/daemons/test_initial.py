@@ -151,6 +151,60 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (found.vector.tolist(), found.gather_period) == ([1, 2, 3], 5)
 
 
+def test_buffers_are_written_and_no_bit_of_them_goes_unseen(tmp_path: Path) -> None:
+    """A server that took one for a parameter would subtract averages from averages."""
+    path = tmp_path / "x"
+    write(Initial(np.float32([1, 2, 3]), 5, 2), path)
+    assert read(path).buffers == 2
+
+    whole = path.read_bytes()
+    for index in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[index] ^= 1 << index % 8
+        path.write_bytes(damaged)
+        with pytest.raises(initial.DAMAGED):
+            read(path)
+
+
+BUFFERED = """
+from byzsgd.tasks.quadratic import Quadratic
+class Mine(Quadratic):
+    def buffers(self): return {buffers}
+def mine(): return Mine(10, noise=1.0)
+"""
+
+
+def test_buffers_come_from_the_task(files: Any) -> None:
+    """With the first model, which a server learns without torch."""
+    files.change('"quadratic"', '"own.py:mine"')
+    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=4))
+
+    assert model_of(files).buffers == 4
+
+
+@pytest.mark.parametrize("buffers", ["-1", "True", "'x'"])
+def test_a_number_of_buffers_is_a_number(files: Any, buffers: str) -> None:
+    """What a task returns instead is named."""
+    files.change('"quadratic"', '"own.py:mine"')
+    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=buffers))
+
+    with pytest.raises(TaskError, match=r"^task own.py:mine: buffers returned .*; must be a"):
+        build(read_cluster(files.path), files.path.parent)
+
+
+def test_the_synchronous_variant_carries_no_buffers(files: Any) -> None:
+    """Its workers believe single servers within the bounds of filters that look at gradients."""
+    files.change('"quadratic"', '"own.py:mine"\nvariant = "synchronous"')
+    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=4))
+
+    with pytest.raises(TaskError) as error:
+        build(read_cluster(files.path), files.path.parent)
+    assert str(error.value) == (
+        "task own.py:mine: training changes 4 coordinates of its buffers (BatchNorm), which "
+        'variant = "synchronous" does not carry: take "asynchronous", or torch.nn.GroupNorm'
+    )
+
+
 def test_a_given_file_goes_before_the_task(files: Any, tmp_path: Path, builds: Any) -> None:
     """Nothing is built, and nothing is kept."""
     path = tmp_path / "theta.safetensors"

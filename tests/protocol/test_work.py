@@ -144,6 +144,64 @@ def test_work_is_timed_with_the_clock_of_the_caller() -> None:
     assert aggregate(effect).report.seconds == 0
 
 
+# Buffers
+
+
+def updated(*rows: tuple[float, ...], **changes: Any) -> Aggregate:
+    """An update of four votes, of which two coordinates are parameters and one is a buffer."""
+    names = tuple(f"w{n + 1}" for n in range(len(rows)))
+    asked: dict[str, Any] = {"f": 1, "model": v(10, 20, 30), "learning_rate": 0.5, "buffers": 1}
+    return Aggregate(7, "mda", names, tuple(v(*row) for row in rows), **asked | changes)
+
+
+def test_buffers_are_the_median_of_what_workers_say() -> None:
+    """No rule, no learning rate; parameters are updated as they would be without buffers."""
+    rows = (2, 0, 5), (4, 0, 9), (900, 0, -1e30), (3, 0, 6)
+    result = aggregate(updated(*rows))
+
+    assert result.vector.tolist() == [10 - 0.5 * 3, 20, 5.5]
+    assert result.report.left_out == ("w3",)
+
+
+def test_what_is_said_of_buffers_moves_no_parameter() -> None:
+    """Neither who is left out nor the variance condition looks at them."""
+    near = (2, 0, 0), (4, 0, 0), (900, 0, 0), (3, 0, 0)
+    far = (2, 0, 1e9), (4, 0, -1e9), (900, 0, 0), (3, 0, 5e9)
+    one, other = (aggregate(updated(*rows)) for rows in (near, far))
+
+    assert one.vector[:2].tolist() == other.vector[:2].tolist()
+    assert one.report.left_out == other.report.left_out
+    assert one.report.spread == other.report.spread
+
+
+@pytest.mark.parametrize("rule", ["mda", "average", "coordinate_median"])
+def test_liars_move_no_buffer_beyond_what_correct_workers_say(rule: str) -> None:
+    """Whatever the rule of the gradients is: one lie of four, either way."""
+    for lie in (1e30, -1e30):
+        rows = (2, 0, 5), (2, 0, 6), (2, 0, 7), (2, 0, lie)
+        buffer = aggregate(replace(updated(*rows), rule=rule)).vector[2]
+        assert 5 <= buffer <= 7
+
+
+def test_buffers_come_after_pre_steps_as_they_were() -> None:
+    """Clipping a vector would clip the averages of a network."""
+    rows = (2, 0, 500), (2, 0, 500), (2, 0, 500), (2, 0, 500)
+
+    assert aggregate(updated(*rows, pre_steps=("clipping", "nnm"))).vector[2] == 500
+
+
+def test_buffers_are_aggregated_beside_votes_that_stay_as_they_are() -> None:
+    """Vectors that went in are kept by others."""
+    effect = updated((2, 0, 5), (4, 0, 9), (3, 0, 6), (3, 0, 6))
+    vectors = [vector.copy() for vector in effect.vectors]
+    result = aggregate(effect).vector
+    result += 100
+
+    assert [vector.tolist() for vector in vectors] == [each.tolist() for each in effect.vectors]
+    assert effect.model is not None
+    assert effect.model.tolist() == [10, 20, 30]
+
+
 # Gradients
 
 
@@ -176,6 +234,15 @@ def test_momentum_is_a_moving_average() -> None:
 
     assert compute_gradient(asked(momentum, 0.75), twice).vector.tolist() == [3.5, 7]
     assert momentum.tolist() == [4, 8]
+
+
+def test_buffers_are_sent_as_they_are() -> None:
+    """Their new values are no gradients: momentum and norm are those of the parameters."""
+    effect = replace(asked(v(4, 700), 0.75), buffers=1)
+    computed = compute_gradient(effect, twice)
+
+    assert computed.vector.tolist() == [3.5, 4]
+    assert computed.norm == 3.5
 
 
 def test_a_gradient_is_timed_with_the_clock_of_the_caller() -> None:

@@ -311,6 +311,19 @@ def test_a_wrong_moving_average(promises: Promises, vector: float) -> None:
         sends(promises, 1, 1.0, vector)
 
 
+def test_buffers_are_no_part_of_the_moving_average(promises: Promises) -> None:
+    """They are sent as they were drawn."""
+    for who in MEDIAN["who"].split():
+        hears(promises, "w2", who, Model(4, V[who]))
+    promises.aggregated("w2", effect(**{**MEDIAN, "step": 4}), V["s1"])
+    promises.drawn("w2", np.float32([10]))
+    asked = ComputeGradient(4, V["s1"], None, 0.9, buffers=1)
+    promises.computed("w2", asked, np.float32([10]))
+
+    with pytest.raises(AssertionError, match="the moving average of step 4 is another vector"):
+        promises.computed("w2", asked, np.float32([1]))
+
+
 def test_parts_that_cancel(promises: Promises) -> None:
     """Float32 loses a part of the summands, and where they cancel more than that of their sum."""
     first, drawn = np.float32(0.0317402), np.float32(-0.28627428)

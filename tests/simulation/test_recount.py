@@ -62,6 +62,20 @@ def test_votes_that_cancel(rule: str) -> None:
         check_result(effect, aggregate(effect))
 
 
+def test_buffers_are_recounted_as_medians() -> None:
+    """Whatever is done to the parameters, and with pre-steps, too."""
+    for changes in ({}, {"pre_steps": ("nnm",)}):
+        effect = asked("mda", model=np.float32([5, 5]), learning_rate=0.1, buffers=1, **changes)
+        right = aggregate(effect)
+        check_result(effect, right)
+        for place in (0, 1):
+            wrong = right.vector.copy()
+            wrong[place] += 1
+            if place == 1 or not changes:
+                with pytest.raises(AssertionError, match="of step 3 is another vector"):
+                    check_result(effect, Aggregated(3, wrong, right.report))
+
+
 def test_another_subset() -> None:
     """Minimum-diameter averaging selects n - f votes of the smallest diameter."""
     for left_out, words in ((("w1",), "not the smallest"), ((), "4 of 4 votes selected")):

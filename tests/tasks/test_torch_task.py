@@ -257,6 +257,36 @@ class Averaging(nn.Module):
         return outputs
 
 
+class Counting(nn.Module):
+    """Counts its calls in a buffer of integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 3)
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        outputs: Tensor = self.inner(inputs)
+        return outputs
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def of_doubled_averages() -> nn.Module:
+    module = normalised()
+    module[1].running_mean = module[1].running_mean.double()  # type: ignore[index,union-attr,operator]
+    return module
+
+
+def of_shared_memory() -> nn.Module:
+    one, other = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    other.weight = nn.Parameter(one.weight.data)
+    return nn.Sequential(one, other)
+
+
 def frozen() -> nn.Module:
     return nn.Linear(2, 3).requires_grad_(False)
 
@@ -301,18 +331,26 @@ IN_USE: list[tuple[str, dict[str, Any], str]] = [
     ("nothing to train", {"model": frozen}, "model: has no trainable parameters"),
     ("no parameters", {"model": nn.ReLU}, "model: has no trainable parameters"),
     ("float64", {"model": lambda: nn.Linear(2, 3).double()},
-     "model: parameter 'weight' is float64; must be float32"),
+     "model: parameter 'weight' is float64; must be float32, float16 or bfloat16"),
     ("lazy", {"model": lambda: nn.LazyLinear(3)},
      "model: the shape of 'weight' is open; lazy modules are not taken"),
-    ("BatchNorm", {"model": lambda: nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))},
-     "model: 1 is a BatchNorm1d, whose running averages no gradient carries; use "
-     "torch.nn.GroupNorm"),
-    ("BatchNorm alone", {"model": lambda: nn.BatchNorm1d(3)},
-     "model: module is a BatchNorm1d, whose running averages no gradient carries; use "
-     "torch.nn.GroupNorm"),
+    ("lazy averages", {"model": lambda: nn.Sequential(nn.Linear(2, 3), nn.LazyBatchNorm1d())},
+     "model: the shape of '1.weight' is open; lazy modules are not taken"),
+    ("counting BatchNorm", {"model": lambda: nn.Sequential(nn.BatchNorm1d(3, momentum=None))},
+     "model: 0 is a BatchNorm1d with momentum=None, which counts the batches of one node; give it "
+     "a number, such as 0.1"),
+    ("averages of float64", {"model": lambda: of_doubled_averages()},
+     "model: buffer '1.running_mean' is float64; must be float32, float16 or bfloat16"),
     ("own averages", {"model": Averaging},
-     "model: training changed the buffer 'average', which no gradient carries; buffers must be "
-     "constant (instead of BatchNorm use torch.nn.GroupNorm)"),
+     "model: training changed the buffer 'average'; if that is as it should be, say so: "
+     "TorchTask(..., buffers=['average'])"),
+    ("no such buffer", {"model": Averaging, "buffers": ["averages"]},
+     "buffers: the module has no buffer 'averages'; did you mean average?"),
+    ("a counter is none", {"model": Counting, "buffers": ["calls"]},
+     "model: buffer 'calls' is int64; must be float32, float16 or bfloat16"),
+    ("tied by memory", {"model": lambda: of_shared_memory()},
+     "model: '0.weight' and '1.weight' are two parameters that share their memory; to tie weights "
+     "assign the parameter itself: b.weight = a.weight"),
     ("random buffer", {"model": with_random_buffer},
      "model: two calls built different modules, see 'noise'; shapes, frozen parameters and "
      "buffers must not depend on chance"),
@@ -360,6 +398,189 @@ def test_what_cannot_be_trained_is_refused(parts: dict[str, Any], sentence: str)
     assert str(error.value) == sentence
 
 
+# Buffers that training changes
+
+
+def test_running_averages_are_the_end_of_the_vector() -> None:
+    """Parameters first; a new module's averages are zeros and ones."""
+    task = task_of(normalised)
+
+    assert task.buffers() == 6
+    assert task.initial(1)[-6:].tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(task.initial(1)) == 9 + 6 + 6
+    assert task_of().buffers() == 0
+
+
+def test_a_gradient_ends_in_what_its_batch_makes_of_the_averages() -> None:
+    """Those of the model that it was given, moved as torch moves them, whatever came before."""
+    task = task_of(normalised)
+    model = task.initial(1)
+    model[-6:] = 5
+    source = task.source(SHARE)
+    source.gradient(task.initial(2), 0)
+    gradient, _ = source.gradient(model, 3)
+
+    module = normalised()
+    module.load_state_dict({k: torch.tensor(v) for k, v in task.state(model).items()})
+    module(INPUTS[np.random.default_rng([1, 0, 3]).integers(0, 6, 4)])
+    averages = dict(module.named_buffers())
+    expected = [*averages["1.running_mean"].tolist(), *averages["1.running_var"].tolist()]
+    assert gradient[-6:] == pytest.approx(expected)
+    assert not np.array_equal(gradient[-6:], model[-6:])
+    assert source.gradient(model, 3)[0].tobytes() == gradient.tobytes()
+
+
+def test_averages_are_evaluated_with_and_leave_with_the_model() -> None:
+    """Where they are wrong, so is the model; a state has them, and loads strictly."""
+    task = task_of(normalised, test_data=lambda: (INPUTS, torch.zeros(6).long()))
+    right = task.initial(1)
+    right[:6], right[9:12] = 0, 1  # Whatever goes in, out comes the bias.
+    right[12:15] = [1, 0, 0]
+    right[15:18] = [-9, 0, 9]
+    wrong = right.copy()
+    wrong[15:18] = [9, 0, -9]
+
+    assert (task.accuracy(right), task.accuracy(wrong)) == (1, 0)
+    module = normalised()
+    state = {k: torch.tensor(v) for k, v in task.state(right).items()}
+    module.load_state_dict(state, strict=True)
+    assert module[1].running_mean.tolist() == [-9, 0, 9]  # type: ignore[index,union-attr]
+    assert module.eval()(INPUTS).argmax(dim=1).tolist() == [0] * 6
+
+
+def test_averages_of_ones_own_are_named() -> None:
+    """Then they travel like BatchNorm's, and a task that is moved or flipped knows them, too."""
+    task = task_of(Averaging, buffers=["average"])
+    use(task)
+    gradient, _ = task.source(SHARE).gradient(task.initial(1), 0)
+
+    assert [each.buffers() for each in (task, task.to("cpu"), task.label_flipped())] == [2, 2, 2]
+    assert gradient[-2:].all()
+    assert task.state(np.float32([0] * 9 + [7, 8]))["average"].tolist() == [7, 8]
+
+
+def test_a_batchnorm_that_is_shared_has_one_set_of_averages() -> None:
+    """As it has one set of parameters."""
+
+    def twice() -> nn.Module:
+        norm = nn.BatchNorm1d(2)
+        return nn.Sequential(norm, nn.Linear(2, 2), norm)
+
+    task = task_of(twice, data=lambda _: (INPUTS, TARGETS % 2), test_data=lambda: (INPUTS, TARGETS))
+
+    use(task)
+    assert task.buffers() == 4
+
+
+# Parameters of all kinds
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_parameters_are_trained_as_float32(kind: torch.dtype) -> None:
+    """Servers keep more digits than the module computes with; small steps are not lost."""
+
+    def half() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 4), _Cast(kind), nn.Linear(4, 3).to(kind))
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs.float(), targets)
+
+    task = task_of(half, loss=loss)
+    model = task.initial(1)
+    nudged = model + np.float32(1e-6)
+    gradient, _ = task.source(SHARE).gradient(nudged, 0)
+
+    assert gradient.dtype == np.float32
+    assert gradient[:12].any()
+    assert gradient[12:].any()
+    found = task.state(model)["2.weight"]
+    assert found.dtype == (np.float16 if kind == torch.float16 else np.float32)
+    assert found.ravel().tolist() == model[12:24].tolist()
+
+
+class _Cast(nn.Module):
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.to(self._kind)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.int8])
+def test_frozen_parameters_are_of_any_type(kind: torch.dtype) -> None:
+    """They never travel; a state has them, with all their digits."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 3)
+            self.scale = nn.Parameter(torch.tensor([3.0, 5.0]).to(kind), requires_grad=False)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.inner((inputs * self.scale).float())
+            return outputs
+
+    task = task_of(Scaled)
+    use(task)
+
+    assert len(task.initial(1)) == 9
+    assert task.state(task.initial(1))["scale"].tolist() == [3, 5]
+
+
+def test_strides_do_not_matter() -> None:
+    """A parameter that lies otherwise in memory has the same vector and the same gradient."""
+
+    def plain() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten())
+
+    def strided() -> nn.Module:
+        module = plain().to(memory_format=torch.channels_last)
+        module.register_buffer("wide", torch.ones(1).expand(4))
+        assert not next(module.parameters()).is_contiguous()
+        return module
+
+    pictures = torch.arange(48.0).reshape(6, 2, 2, 2) / 50
+    one, other = (
+        task_of(model, data=lambda _: (pictures, TARGETS), test_data=lambda: (pictures, TARGETS))
+        for model in (plain, strided)
+    )
+    model = one.initial(1)
+
+    assert other.initial(1).tobytes() == model.tobytes()
+    gradients = [task.source(SHARE).gradient(model, 0)[0] for task in (one, other)]
+    assert gradients[0] == pytest.approx(gradients[1])
+    assert np.array_equal(one.state(model)["0.weight"], other.state(model)["0.weight"])
+    use(other)
+
+
+def test_scalars_and_sparse_gradients_are_taken() -> None:
+    """A parameter without dimensions is one coordinate; a sparse gradient is zero elsewhere."""
+
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(5, 3, sparse=True)
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.table(inputs) * self.scale
+            return outputs
+
+    rows = torch.tensor([1, 1, 1, 2, 2, 2])
+    task = task_of(Looked, data=lambda _: (rows, TARGETS), test_data=lambda: (rows, TARGETS))
+    gradient, _ = task.source(SHARE).gradient(task.initial(1), 0)
+
+    assert len(gradient) == 16
+    scale, table = gradient[0], gradient[1:].reshape(5, 3)
+    assert scale != 0
+    assert table[1:3].any()
+    assert not table[[0, 3, 4]].any()
+
+
+# Normalisation without averages
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -376,18 +597,6 @@ def test_normalisation_without_averages_is_taken(layer: Callable[[], nn.Module])
 
 def test_a_counter_in_the_module_stays_on_the_node() -> None:
     """An integer buffer that training changes is none of the model's business."""
-
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(2, 3)
-            self.register_buffer("calls", torch.tensor(0))
-
-        def forward(self, inputs: Tensor) -> Tensor:
-            self.calls += 1
-            outputs: Tensor = self.inner(inputs)
-            return outputs
-
     use(task_of(Counting))
 
 

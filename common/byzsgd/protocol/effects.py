@@ -46,13 +46,16 @@ class Aggregate:
     """The identity to measure the distances of the report from: the node itself, in a gather."""
     pre_steps: tuple[str, ...] = ()
     """What is done to the vectors before the rule, names of ``byzsgd.aggregation.PRE_STEPS``."""
+    buffers: int = 0
+    """In an update so many coordinates at the end of each vote are new values of buffers: the
+    result has their median, and neither rule nor learning rate concern them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComputeGradient:
     """Compute a gradient on the mini-batch of a step; answered by ``GradientComputed``.
 
-    The answer's vector is ``beta * momentum + (1 - beta) * gradient``.
+    The answer's vector is ``beta * momentum + (1 - beta) * gradient``, but for its buffers.
     """
 
     step: int
@@ -62,6 +65,8 @@ class ComputeGradient:
     """The moving average of the worker's earlier gradients; None stands for zero."""
     beta: float
     """Weight of the moving average, in [0, 1); 0 sends the gradient itself."""
+    buffers: int = 0
+    """So many coordinates at the end are new values of buffers, and are sent as they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -75,6 +75,7 @@ class ParameterServer(Node):
         gather_period: int | None = None,
         pull_after: float = PULL_AFTER,
         checkpoint_period: int = 0,
+        buffers: int = 0,
     ) -> None:
         """Begin at a step with a model.
 
@@ -86,6 +87,7 @@ class ParameterServer(Node):
             gather_period: T, where the cluster file says "auto".
             pull_after: Seconds without a quorum after which to ask those who lack.
             checkpoint_period: Steps between two checkpoints; 0 for none.
+            buffers: So many coordinates at the end of every vector are buffers, not parameters.
         """
         super().__init__(identity, cluster, pull_after=pull_after)
         self.step = step
@@ -97,6 +99,7 @@ class ParameterServer(Node):
         self._others = tuple(peer for peer in cluster.servers if peer != identity)
         self._gathers = Gathers.of(cluster, gather_period)
         self._checkpoint_period = checkpoint_period
+        self._buffers = buffers
         self._gradients = Window(cluster.workers, WINDOW_STEPS)
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._catch_up = CatchUp(
@@ -284,6 +287,7 @@ class ParameterServer(Node):
                 model=self.vector,
                 learning_rate=learning_rate(self.cluster, self.step),
                 pre_steps=self.cluster.pre_steps,
+                buffers=self._buffers,
             )
         )
 

@@ -59,6 +59,7 @@ class SynchronousServer(ParameterServer):
         gather_period: int | None = None,
         pull_after: float = PULL_AFTER,
         checkpoint_period: int = 0,
+        buffers: int = 0,
     ) -> None:
         """Begin at a step with a model; the arguments are those of ``ParameterServer``."""
         super().__init__(
@@ -69,6 +70,7 @@ class SynchronousServer(ParameterServer):
             gather_period=gather_period,
             pull_after=pull_after,
             checkpoint_period=checkpoint_period,
+            buffers=buffers,
         )
         # As far ahead as liars among the servers can lead a correct worker, and the current step.
         self._gradients = Window(cluster.workers, max(WINDOW_STEPS, cluster.f_servers + 2))

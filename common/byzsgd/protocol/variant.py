@@ -8,6 +8,8 @@ from byzsgd.protocol.synchronous import SynchronousServer, SynchronousWorker
 from byzsgd.protocol.worker import Worker
 from byzsgd.vectors import Vector
 
+NO_BUFFERS = "the synchronous variant's filters look at single models, and buffers have no gradient"
+
 
 def server_of(
     cluster: Cluster,
@@ -18,8 +20,10 @@ def server_of(
     gather_period: int | None = None,
     pull_after: float = PULL_AFTER,
     checkpoint_period: int = 0,
+    buffers: int = 0,
 ) -> ParameterServer:
     """A correct server of a cluster; the arguments are those of ``ParameterServer``."""
+    assert not (buffers and cluster.variant is Variant.SYNCHRONOUS), NO_BUFFERS
     kind = ParameterServer
     if cluster.variant is Variant.SYNCHRONOUS:
         kind = SynchronousServer
@@ -33,6 +37,7 @@ def server_of(
         gather_period=gather_period,
         pull_after=pull_after,
         checkpoint_period=checkpoint_period,
+        buffers=buffers,
     )
 
 
@@ -42,6 +47,7 @@ def worker_of(
     *,
     gather_period: int | None = None,
     pull_after: float = PULL_AFTER,
+    buffers: int = 0,
 ) -> Node:
     """A correct worker of a cluster.
 
@@ -50,9 +56,11 @@ def worker_of(
         identity: A worker of it.
         gather_period: T, where the cluster file says "auto" and the variant is synchronous.
         pull_after: Seconds without a quorum after which to ask those who lack.
+        buffers: So many coordinates at the end of every vector are buffers, not parameters.
     """
     if cluster.variant is Variant.SYNCHRONOUS:
+        assert not buffers, NO_BUFFERS
         return SynchronousWorker(
             identity, cluster, gather_period=gather_period, pull_after=pull_after
         )
-    return Worker(identity, cluster, pull_after=pull_after)
+    return Worker(identity, cluster, pull_after=pull_after, buffers=buffers)

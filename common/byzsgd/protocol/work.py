@@ -1,13 +1,14 @@
 """The heavy work that nodes ask for: pure functions of an effect, for a thread or a simulation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from statistics import median
 from typing import TypeAlias
 
 import numpy as np
 
-from byzsgd.aggregation import average, compose
+from byzsgd.aggregation import average, compose, coordinate_median
 from byzsgd.aggregation.distances import squared_distances
 from byzsgd.protocol.effects import Aggregate, ComputeGradient, TryModel
 from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Report
@@ -30,6 +31,8 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
         effect: What to aggregate.
         clock: Seconds, to measure with.
     """
+    if effect.buffers:
+        return _aggregate_with_buffers(effect, clock)
     started = clock()
     rule = compose(effect.pre_steps, effect.rule, seed=effect.step)
     chosen: tuple[int, ...] | None = None
@@ -51,6 +54,26 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
     return Aggregated(effect.step, result, report)
 
 
+def _aggregate_with_buffers(effect: Aggregate, clock: Callable[[], float]) -> Aggregated:
+    """An update of the parameters by rule, and of the buffers by median.
+
+    A median of votes of which most are correct lies between correct ones, in every coordinate.
+    """
+    assert effect.model is not None, "buffers are in models as all else is"
+    started = clock()
+    d = len(effect.model) - effect.buffers
+    parameters = replace(
+        effect,
+        vectors=tuple(vector[:d] for vector in effect.vectors),
+        model=effect.model[:d],
+        buffers=0,
+    )
+    updated = aggregate(parameters, clock)
+    buffers = coordinate_median([vector[d:] for vector in effect.vectors], effect.f)
+    report = replace(updated.report, seconds=clock() - started)
+    return Aggregated(effect.step, np.concatenate([updated.vector, buffers]), report)
+
+
 def compute_gradient(
     effect: ComputeGradient,
     gradient: Gradient,
@@ -65,8 +88,10 @@ def compute_gradient(
     """
     started = clock()
     vector, loss = gradient(effect.vector, effect.step)
-    _average_with(effect.momentum, effect.beta, vector)
-    return GradientComputed(effect.step, vector, norm(vector), loss, clock() - started)
+    d = len(vector) - effect.buffers
+    momentum = None if effect.momentum is None else effect.momentum[:d]
+    _average_with(momentum, effect.beta, vector[:d])
+    return GradientComputed(effect.step, vector, norm(vector[:d]), loss, clock() - started)
 
 
 def try_model(

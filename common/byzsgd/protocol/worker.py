@@ -44,8 +44,24 @@ class Phase(StrEnum):
 class Worker(Node):
     """Takes the median of q_ps models of a step and sends its gradient there to every server."""
 
-    def __init__(self, identity: str, cluster: Cluster, *, pull_after: float = PULL_AFTER) -> None:
+    def __init__(
+        self,
+        identity: str,
+        cluster: Cluster,
+        *,
+        pull_after: float = PULL_AFTER,
+        buffers: int = 0,
+    ) -> None:
+        """Begin knowing nothing, not even where the servers are.
+
+        Args:
+            identity: A worker of the cluster.
+            cluster: The cluster file's content.
+            pull_after: Seconds without a quorum of models after which to ask again.
+            buffers: So many coordinates at the end of every vector are buffers, not parameters.
+        """
         super().__init__(identity, cluster, pull_after=pull_after)
+        self._buffers = buffers
         self._phase = Phase.WAIT
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._sent: Gradient | None = None
@@ -143,7 +159,9 @@ class Worker(Node):
             self.progress.worked(MODEL_RULE, event.report.seconds)
             momentum = self._sent.vector if self._sent else None
             beta = self.cluster.worker_momentum
-            self._effects.append(ComputeGradient(event.step, event.vector, momentum, beta))
+            self._effects.append(
+                ComputeGradient(event.step, event.vector, momentum, beta, self._buffers)
+            )
             return
         self.progress.steps += 1
         self.progress.loss = event.loss

@@ -9,8 +9,11 @@ of just that step, and the liars pull models themselves, so as to see where the 
 """
 
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from byzsgd.aggregation import AggregationError, mda_subset
 from byzsgd.attacks import Attack, View, described
@@ -45,6 +48,7 @@ class Coalition:
         gather_period: int | None = None,
         oracle: Oracle | None = None,
         flipped: Callable[[int, Vector], Vector] | None = None,
+        buffers: int = 0,
     ) -> None:
         """Gather liars of either role.
 
@@ -57,6 +61,7 @@ class Coalition:
             gather_period: T, where the cluster file says "auto".
             oracle: Where no server lies, the gradients that correct workers would send.
             flipped: What a worker would send at a step and model that learns flipped labels.
+            buffers: So many coordinates at the end of every vector are buffers, not parameters.
 
         Raises:
             ConfigError: If an attack needs flipped labels and there are none.
@@ -75,6 +80,7 @@ class Coalition:
         self._timing = timing
         self._gathers = Gathers.of(cluster, gather_period)
         self._oracle, self._flipped = oracle, flipped
+        self._buffers = buffers
         self._gradients = Sight(worker_attack.history if worker_attack else 0)
         self._models = Sight(server_attack.history if server_attack else 0)
         self._model: Vector | None = None
@@ -306,10 +312,15 @@ class Coalition:
             if workers
             else self._correct_workers + self._correct_servers,
             seed=(cluster.seed, step, int(workers)),
-            selects=mda_subset,
+            selects=self._selected if workers else mda_subset,
             aggregates=partial(self._aggregated, role, step),
             flipped=flipped,
         )
+
+    def _selected(self, vectors: Sequence[Vector], f: int) -> tuple[int, ...]:
+        """Which gradients minimum-diameter averaging takes, by their parameters alone."""
+        d = len(vectors[0]) - self._buffers
+        return mda_subset([vector[:d] for vector in vectors], f)
 
     def _aggregated(self, role: Role, step: int, vectors: Sequence[Vector], f: int) -> Vector:
         """What the cluster's rule makes of vectors; their mean where it takes no so few."""
@@ -323,6 +334,9 @@ class Coalition:
             f,
             pre_steps=self._cluster.pre_steps if workers else (),
         )
+        if workers and self._buffers:
+            nothing = np.zeros_like(vectors[0])
+            effect = replace(effect, model=nothing, learning_rate=-1.0, buffers=self._buffers)
         try:
             return aggregate(effect).vector
         except AggregationError:

@@ -43,7 +43,7 @@ from byzsgd.simulation.network import CALM, Clock, Faults, Network, Timeline, Wa
 from byzsgd.simulation.promises import NoPromises, Promises, digest_of
 from byzsgd.simulation.recency import Recency
 from byzsgd.simulation.recount import check_result
-from byzsgd.tasks import Share, Task
+from byzsgd.tasks import Share, Task, buffers_of
 from byzsgd.vectors import Vector
 from byzsgd.wire import KIND_OF, decode, encode
 
@@ -136,6 +136,7 @@ class Simulation:
         self._checkpoint_period = checkpoint_period
         self._roles = {node.id: node.role for node in cluster.nodes}
         self._theta_0 = task.initial(cluster.seed)
+        self._buffers = buffers_of(task)
         self._checkpoints: dict[str, tuple[int, Vector]] = {}
         self._sources = {
             worker: task.source(
@@ -267,10 +268,11 @@ class Simulation:
                 vector,
                 step=step,
                 checkpoint_period=self._checkpoint_period,
+                buffers=self._buffers,
             )
             self._promises.starts(identity, step, vector)
         else:
-            node = worker_of(self.cluster, identity)
+            node = worker_of(self.cluster, identity, buffers=self._buffers)
             self._promises.starts(identity)
         self.nodes[identity] = node
         self._down.discard(identity)

@@ -26,6 +26,7 @@ def coalition_of(
     gather_period: int | None = None,
     overhears: bool = True,
     kind: type[Coalition] = Coalition,
+    buffers: int = 0,
 ) -> Coalition:
     """The liars of a cluster.
 
@@ -42,6 +43,7 @@ def coalition_of(
         overhears: Whether they hear all that is said, as in a simulation; if not, gradients are
             seen by lying servers, or else computed.
         kind: Their conduct: those of ``hostile`` break more rules.
+        buffers: So many coordinates at the end of every vector are buffers, not parameters.
 
     Raises:
         ByzsgdError: If a name or number is wrong, if the task cannot be loaded or not be flipped.
@@ -65,4 +67,5 @@ def coalition_of(
         gather_period=gather_period,
         oracle=oracle,
         flipped=flipped,
+        buffers=buffers,
     )

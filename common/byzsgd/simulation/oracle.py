@@ -6,7 +6,7 @@ from byzsgd.cluster import Cluster
 from byzsgd.errors import TaskError
 from byzsgd.protocol import ComputeGradient
 from byzsgd.protocol.work import compute_gradient
-from byzsgd.tasks import FlippableTask, Share, Task
+from byzsgd.tasks import FlippableTask, Share, Task, buffers_of
 from byzsgd.vectors import Vector
 
 Oracle = Callable[[int, Vector], Mapping[str, Vector]]
@@ -18,6 +18,7 @@ class Gradients:
 
     def __init__(self, task: Task, cluster: Cluster, workers: Collection[str]) -> None:
         self._beta = cluster.worker_momentum
+        self._buffers = buffers_of(task)
         self._momenta: dict[str, Vector] = {}
         self._sources = {
             worker: task.source(
@@ -36,7 +37,8 @@ class Gradients:
     def __call__(self, step: int, model: Vector) -> Mapping[str, Vector]:
         """Their gradients by identity, momentum included: to be asked step by step."""
         for worker, source in self._sources.items():
-            effect = ComputeGradient(step, model, self._momenta.get(worker), self._beta)
+            momentum = self._momenta.get(worker)
+            effect = ComputeGradient(step, model, momentum, self._beta, self._buffers)
             self._momenta[worker] = compute_gradient(effect, source.gradient).vector
         return dict(self._momenta)
 

@@ -380,7 +380,7 @@ class Life:
 
 
 def _is_average(vector: Vector, gradient: Vector, effect: ComputeGradient | TryModel) -> bool:
-    """Whether a vector is beta m + (1 - beta) g, but for what float32 loses.
+    """Whether a vector is beta m + (1 - beta) g and then g's buffers, but for what float32 loses.
 
     That is a part of the two summands, not of their sum: they may cancel.
     """
@@ -388,6 +388,8 @@ def _is_average(vector: Vector, gradient: Vector, effect: ComputeGradient | TryM
     kept = np.zeros_like(fresh)
     if effect.momentum is not None:
         kept = effect.beta * effect.momentum.astype(np.float64)
+    if isinstance(effect, ComputeGradient) and effect.buffers:
+        fresh[-effect.buffers :], kept[-effect.buffers :] = gradient[-effect.buffers :], 0
     lost = 1e-6 * (np.abs(fresh) + np.abs(kept)) + 1e-30
     return bool((np.abs(vector - (fresh + kept)) <= lost).all())
 

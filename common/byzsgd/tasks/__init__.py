@@ -6,6 +6,7 @@ imports no torch: a server, and whoever only asks for a task's defaults, starts 
 
 from byzsgd.tasks.task import (
     TASKS,
+    BufferedTask,
     Defaults,
     FlippableTask,
     GradientSource,
@@ -13,11 +14,13 @@ from byzsgd.tasks.task import (
     Share,
     Shipped,
     Task,
+    buffers_of,
     load_task,
 )
 
 __all__ = [
     "TASKS",
+    "BufferedTask",
     "Defaults",
     "FlippableTask",
     "GradientSource",
@@ -25,5 +28,6 @@ __all__ = [
     "Share",
     "Shipped",
     "Task",
+    "buffers_of",
     "load_task",
 ]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from byzsgd.tasks.task import Share, Task
+from byzsgd.tasks.task import Share, Task, buffers_of
 from byzsgd.vectors import distance, is_finite
 
 STEPS = 10
@@ -48,12 +48,15 @@ def smoothness(task: Task, *, seed: int, learning_rate: float, batch_size: int) 
     """
     source = task.source(Share("smoothness", 0, 1, seed, batch_size))
     here = task.initial(seed)
+    d = len(here) - buffers_of(task)
     largest = 0.0
     for step in range(STEPS):
         gradient, _ = source.gradient(here, step)
+        gradient[d:] = 0  # Buffers have none, and stay as they are.
         with np.errstate(over="ignore", invalid="ignore"):
             there = here - np.float32(learning_rate) * gradient
         ahead, _ = source.gradient(there, step)
+        ahead[d:] = 0
         if not (is_finite(there) and is_finite(ahead)):
             return math.inf
         if moved := distance(here, there):

@@ -63,6 +63,7 @@ class GradientSource(Protocol):
 
         Returns:
             The gradient, ``(d,)`` float32, newly allocated; and the mean loss of the mini-batch.
+            Where the task has buffers, the last coordinates are their new values.
         """
         ...
 
@@ -95,6 +96,23 @@ class MovableTask(Task, Protocol):
     def to(self, device: str) -> Task:
         """The same task, computed on ``cpu``, ``cuda`` or ``mps``."""
         ...
+
+
+@runtime_checkable
+class BufferedTask(Task, Protocol):
+    """A task whose vectors end in buffers: what training changes and no gradient does.
+
+    Such as the running averages of BatchNorm. Servers take the median of their new values.
+    """
+
+    def buffers(self) -> int:
+        """How many coordinates at the end of every vector are buffers."""
+        ...
+
+
+def buffers_of(task: Task) -> int:
+    """How many coordinates at the end of a task's vectors are buffers, and no parameters."""
+    return task.buffers() if isinstance(task, BufferedTask) else 0
 
 
 @runtime_checkable
@@ -272,6 +290,13 @@ class _Guarded:
                 if not isinstance(label, Integral) or not isinstance(count, Integral) or count < 0:
                     raise TaskError(f"class_counts returned {label!r}: {count!r}; {_COUNTS}")
             return {int(label): int(count) for label, count in counts.items()}
+
+    def buffers(self) -> int:
+        with _blame(self._name):
+            found: object = buffers_of(self._task)
+            if type(found) is not int or found < 0:
+                raise TaskError(f"buffers returned {found!r}; must be a number of coordinates")
+            return found
 
     def accuracy(self, vector: Vector) -> float:
         with _blame(self._name):

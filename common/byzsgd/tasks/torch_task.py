@@ -1,12 +1,14 @@
-"""Any torch module as a task: its trainable parameters are one flat float32 vector.
+"""Any torch module as a task: what training changes in it is one flat float32 vector.
 
-The vector holds every trainable parameter once, in the order of ``named_parameters``. Frozen
-parameters and buffers stay on the node, so they must be the same on every node: built by
-``model()``, independent of the seed, and never changed by training.
+The vector holds every trainable parameter once, in the order of ``named_parameters``, and then the
+buffers that training changes: running averages, such as BatchNorm's. Frozen parameters and all
+other floating buffers stay on the node, so they must be the same on every node: built by
+``model()``, independent of the seed, and never changed by training. Integer buffers stay as well,
+and may count what they like.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -26,6 +28,12 @@ Examples: TypeAlias = tuple[Tensor, Tensor]
 
 EVALUATION_BATCH = 1000
 """Examples that are evaluated at once."""
+
+AVERAGES = ("running_mean", "running_var")
+"""What torch's normalising layers call the buffers that training changes."""
+
+TRAINABLE = (torch.float32, torch.float16, torch.bfloat16)
+"""Types whose every number is one of float32, so that a vector holds it."""
 
 REFERENCE_SEED = 2**60
 """Seed of the module that all others are compared with; no cluster's seed is as large."""
@@ -63,6 +71,7 @@ class TorchTask:
         loss: Callable[[Any, Tensor], Tensor],
         test_data: Callable[[], Examples],
         accuracy: Callable[[Any, Tensor], float] = argmax_matches,
+        buffers: Collection[str] = (),
         device: str = "cpu",
     ) -> None:
         """Describe what is to be learned; nothing is called yet.
@@ -76,6 +85,8 @@ class TorchTask:
             loss: Of outputs and targets: a scalar, the mean over the examples.
             test_data: Examples held out from training.
             accuracy: Of outputs and targets: a fraction in [0, 1], averaged over the test data.
+            buffers: Names of buffers that training changes, as in ``named_buffers``; those of
+                ``AVERAGES`` are known without.
             device: Where gradients and accuracies are computed: ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
@@ -92,6 +103,7 @@ class TorchTask:
         self._loss = loss
         self._test_data = test_data
         self._accuracy = accuracy
+        self._buffers = buffers
         self._device = _device(device)
 
     def to(self, device: str) -> "TorchTask":
@@ -100,12 +112,16 @@ class TorchTask:
         Raises:
             TaskError: If there is no such device.
         """
+        return self._with(self._data, device)
+
+    def _with(self, data: Callable[[Share], Examples], device: str) -> "TorchTask":
         return TorchTask(
             model=self._model,
-            data=self._data,
+            data=data,
             loss=self._loss,
             test_data=self._test_data,
             accuracy=self._accuracy,
+            buffers=self._buffers,
             device=device,
         )
 
@@ -132,17 +148,18 @@ class TorchTask:
             largest = max(int(known.max()), int(targets.max()))
             return inputs, torch.where(targets < 0, targets, largest - targets)
 
-        return TorchTask(
-            model=self._model,
-            data=data,
-            loss=self._loss,
-            test_data=self._test_data,
-            accuracy=self._accuracy,
-            device=str(self._device),
-        )
+        return self._with(data, str(self._device))
+
+    def buffers(self) -> int:
+        """How many coordinates at the end of every vector are buffers.
+
+        Raises:
+            TaskError: If the module cannot be trained this way.
+        """
+        return self._flat(REFERENCE_SEED).n_buffers
 
     def initial(self, seed: int) -> Vector:
-        """theta_0: the trainable parameters of a new module, ``(d,)`` float32.
+        """theta_0: trainable parameters and buffers of a new module, ``(d,)`` float32.
 
         Raises:
             TaskError: If the module cannot be trained this way.
@@ -196,12 +213,14 @@ class TorchTask:
     def state(self, vector: Vector) -> dict[str, NDArray[Any]]:
         """A model as the arrays of the module's ``state_dict``, frozen ones and buffers included.
 
+        NumPy has no bfloat16: what is of that type comes as float32, which loses nothing.
+
         Raises:
             TaskError: If the vector is not as long as the model.
         """
         flat = self._flat(REFERENCE_SEED)
         flat.load(vector, torch.device("cpu"))
-        return {name: tensor.numpy() for name, tensor in flat.module.state_dict().items()}
+        return {name: _array(tensor) for name, tensor in flat.module.state_dict().items()}
 
     @cached_property
     def _test_examples(self) -> Examples:
@@ -213,9 +232,10 @@ class TorchTask:
         one, other = self._built(REFERENCE_SEED), self._built(REFERENCE_SEED)
         if one is other:
             raise TaskError("model: must build a new module in every call, not return one it has")
-        layout, flat = _Flat(one).layout(), _Flat(other)
+        first, flat = _Flat(one, self._buffers), _Flat(other, self._buffers)
+        layout = first.layout()
         _check_layout(flat, layout)
-        if not np.array_equal(_Flat(one).vector(), flat.vector()):
+        if not np.array_equal(first.vector(), flat.vector()):
             raise TaskError(
                 "model: two calls with one seed gave different parameters; chance must come from "
                 "torch's own generator"
@@ -223,7 +243,7 @@ class TorchTask:
         return layout
 
     def _flat(self, seed: int) -> "_Flat":
-        flat = _Flat(self._built(seed))
+        flat = _Flat(self._built(seed), self._buffers)
         _check_layout(flat, self._layout)
         return flat
 
@@ -236,45 +256,75 @@ class TorchTask:
 
 
 class _Flat:
-    """A module whose trainable parameters are read and set as one vector."""
+    """A module whose trainable parameters and averages are read and set as one vector."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, named: Collection[str]) -> None:
         self.module = module
         for name, part in module.named_modules():
-            if getattr(part, "running_mean", None) is not None:
+            counts = getattr(part, "momentum", 0) is None
+            if counts and getattr(part, "running_mean", None) is not None:
                 raise TaskError(
-                    f"model: {name or 'module'} is a {type(part).__name__}, whose running averages "
-                    "no gradient carries; use torch.nn.GroupNorm"
+                    f"model: {name or 'module'} is a {type(part).__name__} with momentum=None, "
+                    "which counts the batches of one node; give it a number, such as 0.1"
                 )
         parameters = dict(module.named_parameters())  # Shared ones appear once.
-        for name, parameter in parameters.items():
-            if nn.parameter.is_lazy(parameter):
+        buffers = dict(module.named_buffers())
+        for name, tensor in {**parameters, **buffers}.items():
+            if nn.parameter.is_lazy(tensor):
                 raise TaskError(f"model: the shape of {name!r} is open; lazy modules are not taken")
-            if parameter.dtype != torch.float32:
-                found = str(parameter.dtype).removeprefix("torch.")
-                raise TaskError(f"model: parameter {name!r} is {found}; must be float32")
         self.trainable = {name: p for name, p in parameters.items() if p.requires_grad}
         self._frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
-        self.d = sum(parameter.numel() for parameter in self.trainable.values())
-        if self.d == 0:
+        if unknown := sorted(set(named) - buffers.keys()):
+            hint = nearest(unknown[0], buffers)
+            raise TaskError(f"buffers: the module has no buffer {unknown[0]!r}; {hint}")
+        averages = {n: b for n, b in buffers.items() if n in named or _is_average(n)}
+        self.averages = {name: buffer.shape for name, buffer in averages.items()}
+        """Names and shapes of the buffers that training changes."""
+        for kind, tensors in (("parameter", self.trainable), ("buffer", averages)):
+            for name, tensor in tensors.items():
+                if tensor.dtype not in TRAINABLE:
+                    found = str(tensor.dtype).removeprefix("torch.")
+                    raise TaskError(
+                        f"model: {kind} {name!r} is {found}; must be float32, float16 or bfloat16"
+                    )
+        _check_ties(parameters)
+        sizes = [parameter.numel() for parameter in self.trainable.values()]
+        if sum(sizes) == 0:
             raise TaskError("model: has no trainable parameters")
+        self.n_buffers = sum(shape.numel() for shape in self.averages.values())
+        self._sizes = [*sizes, *(shape.numel() for shape in self.averages.values())]
+        self.d = sum(self._sizes)
 
     def layout(self) -> dict[str, object]:
         """What must be equal in every build: trainable shapes, and the values of all else."""
-        shapes = {name: tuple(parameter.shape) for name, parameter in self.trainable.items()}
-        constants = {**self._frozen, **dict(self.module.named_buffers())}
-        return shapes | {name: _fingerprint(tensor) for name, tensor in constants.items()}
+        tensors = {**self._frozen, **dict(self.module.named_buffers())}
+        constants = {n: _fingerprint(t) for n, t in tensors.items() if n not in self.averages}
+        changing = {name: parameter.shape for name, parameter in self.trainable.items()}
+        shapes = {name: tuple(shape) for name, shape in (changing | self.averages).items()}
+        return {**shapes, **constants}
 
     def vector(self) -> Vector:
-        return _flattened(self.trainable.values())
+        return _flattened([*self.trainable.values(), *self.buffers()])
+
+    def buffers(self) -> list[Tensor]:
+        """The buffers that training changes, as they are now."""
+        found = dict(self.module.named_buffers())
+        return [found[name] for name in self.averages]
 
     def load(self, vector: Vector, device: torch.device) -> None:
-        """Move the module to a device and set its trainable parameters from a copy of a vector."""
+        """Move the module to a device and set what training changes from a copy of a vector."""
         if len(vector) != self.d:
             raise TaskError(f"the model has {self.d} parameters, but the vector {len(vector)}")
         self.module.to(device)
+        # As views, where that is their type: one copy in all.
         flat = torch.tensor(vector, dtype=torch.float32, device=device)
-        nn.utils.vector_to_parameters(flat, self.trainable.values())  # As views: one copy in all.
+        pieces = iter(torch.split(flat, self._sizes))
+        for parameter in self.trainable.values():
+            parameter.data = next(pieces).view(parameter.shape).to(parameter.dtype)
+        for buffer, (name, shape) in zip(self.buffers(), self.averages.items(), strict=True):
+            owner, _, own_name = name.rpartition(".")
+            value = next(pieces).view(shape).to(buffer.dtype)
+            setattr(self.module.get_submodule(owner), own_name, value)
 
 
 class _Source:
@@ -293,10 +343,10 @@ class _Source:
         self._loss = loss
         self._share = share
         self._device = device
-        self._averages = {
+        self._constants = {
             name: buffer.clone()
             for name, buffer in flat.module.named_buffers()
-            if buffer.is_floating_point()
+            if buffer.is_floating_point() and name not in flat.averages
         }
         flat.module.train()
 
@@ -313,17 +363,17 @@ class _Source:
                 loss, list(self._flat.trainable.values()), materialize_grads=True
             )
         self._check_buffers()
-        return _flattened(gradients), loss.item()
+        return _flattened([*gradients, *self._flat.buffers()]), loss.item()
 
     def _check_buffers(self) -> None:
-        """Refuse running averages of a user's own make, which no class name gives away."""
-        if self._averages:
+        """Refuse running averages of a user's own make, which no name gives away."""
+        if self._constants:
             buffers = dict(self._flat.module.named_buffers())
-            for name, before in self._averages.items():
+            for name, before in self._constants.items():
                 if not torch.equal(buffers[name].cpu(), before):
                     raise TaskError(
-                        f"model: training changed the buffer {name!r}, which no gradient carries; "
-                        "buffers must be constant (instead of BatchNorm use torch.nn.GroupNorm)"
+                        f"model: training changed the buffer {name!r}; if that is as it should be, "
+                        f"say so: TorchTask(..., buffers=[{name!r}])"
                     )
 
 
@@ -339,9 +389,32 @@ def _check_layout(flat: _Flat, layout: dict[str, object]) -> None:
 
 def _flattened(tensors: Iterable[Tensor]) -> Vector:
     """Tensors one after the other in a new ``(d,)`` float32 array: copied once."""
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    # Of some embeddings gradients are sparse.
+    dense = [each.to_dense() if each.is_sparse else each for each in tensors]
+    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in dense])
     vector: Vector = flat.cpu().numpy()
     return vector
+
+
+def _is_average(name: str) -> bool:
+    return name.rpartition(".")[2] in AVERAGES
+
+
+def _check_ties(parameters: dict[str, nn.Parameter]) -> None:
+    """Refuse two parameters in one place: set as two, they would not be one any more."""
+    places: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        place = parameter.data_ptr()
+        if parameter.numel() and places.setdefault(place, name) != name:
+            raise TaskError(
+                f"model: {places[place]!r} and {name!r} are two parameters that share their "
+                "memory; to tie weights assign the parameter itself: b.weight = a.weight"
+            )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def _fingerprint(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...], bytes]:
