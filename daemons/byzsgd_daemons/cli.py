@@ -114,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     _plan_arguments(sub)
     _drill_arguments(sub)
     _device_argument(sub)
+    sub.add_argument("--out", type=Path, metavar="FOLDER",
+                     help="keep everything here, and go on from what is here")  # fmt: skip
     sub.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the daemons' logs here")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
 
@@ -124,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=Path("byzsgd-demo"), metavar="FOLDER",
                      help="plot, table and model come here (default: byzsgd-demo)")  # fmt: skip
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+
+    sub = add("plot", _plot, "Draw what trainings left in their folders, as SVG files.")
+    sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER",
+                     help="of byzsgd local --out, or of byzsgd demo")  # fmt: skip
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="default: the first of them")
 
     sub = add("evaluate", _evaluate, "Run the paper's evaluation here, and write its report.")
     sub.add_argument("--out", type=Path, default=Path("byzsgd-evaluation"), metavar="FOLDER",
@@ -168,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("check", _check, "Check a cluster file, and say what it asks for.")
     _cluster_word(sub)
     _parameters_argument(sub)
+    _device_argument(sub)
 
     sub = add("doctor", _doctor, "Look for what keeps a node from running well on this machine.")
     _cluster_word(sub)
@@ -175,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     _bind_argument(sub)
     _or_variable(sub, "--state", type=Path, metavar="FOLDER", help="where checkpoints will be")
     _parameters_argument(sub)
+    _device_argument(sub)
     sub.add_argument("--seconds", type=_seconds, default=5.0,
                      help="wait so long for another machine (default: 5)")  # fmt: skip
 
@@ -246,6 +255,9 @@ def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add("f-servers", _count, "how many servers may lie (default: the most that is possible)")
     add("f-workers", _count, "how many workers may lie (default: the most that is possible)")
     add("task", str, "what to learn (default: mnist)")
+    sub.add_argument("--task-option", dest="task_options", action="append", metavar="NAME=VALUE",
+                     default=argparse.SUPPRESS, help="an argument of the task; again for more",
+                     type=_task_option)  # fmt: skip
     add("steps", _count, "learning steps; 0 for no end (default: the task's)")
     add("rule", str, "how gradients are aggregated (default: mda)")
     add("variant", str, "asynchronous or synchronous (default: asynchronous)")
@@ -316,6 +328,20 @@ def _log_level(text: str) -> str:
         hint = nearest(text, LOG_LEVELS)
         raise argparse.ArgumentTypeError(f"{text!r} is unknown; {hint}")
     return text
+
+
+def _task_option(text: str) -> tuple[str, object]:
+    """A name, and a value as TOML has it; what is none there is a text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"found {text!r}; must be NAME=VALUE, such as hidden=32")
+    try:
+        (parsed,) = tomllib.loads(f"value = {value}").values()
+    except ValueError:
+        return name, value
+    return name, parsed if isinstance(parsed, str | bool | int | float) else value
 
 
 def _seconds(text: str) -> float:
@@ -449,6 +475,8 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     words = {field.name: given[field.name] for field in fields(Plan) if field.name in given}
     if "pre_steps" in words:
         words["pre_steps"] = tuple(words["pre_steps"])
+    if "task_options" in words:
+        words["task_options"] = dict(words["task_options"])
     return Plan(**words)
 
 
@@ -496,17 +524,17 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _local(arguments: argparse.Namespace) -> int:
-    import asyncio
     import json
     import tempfile
 
     from rich.console import Console
 
-    from byzsgd_daemons import demo, init, local
+    from byzsgd_daemons import demo, folder, init, local
     from byzsgd_daemons.show import screen
 
     drill, plan = _drill(arguments), _plan_here(arguments)
-    if arguments.cluster and plan != init.Plan():
+    planned = plan != init.Plan()
+    if arguments.cluster and planned:
         raise ConfigError(
             f"--cluster {arguments.cluster}: says all that a cluster needs; leave out "
             + ", ".join(
@@ -515,15 +543,37 @@ def _local(arguments: argparse.Namespace) -> int:
         )
     os.environ.update(local.ONE_THREAD)
     with tempfile.TemporaryDirectory(prefix="byzsgd-") as scratch:
-        file = arguments.cluster or init.create(Path(scratch), plan, local.free_addresses(plan))
-        cluster = read_cluster(file)
-        logs = arguments.logs or Path(scratch) / "logs"
-        with screen(f"{init.scaled(cluster)}; {demo.under(drill)}", Console()) as view:
-            training = asyncio.run(
-                local.train(file, drill, view, logs=logs, device=arguments.device)
-            )
+        kept = arguments.out or Path(scratch)
+        file = arguments.cluster or folder.cluster_file(kept, plan, planned=planned)
+        title = f"{init.scaled(read_cluster(file))}; {demo.under(drill)}"
+        try:
+            with screen(title, Console()) as view:
+                training = folder.train(
+                    kept,
+                    file,
+                    drill,
+                    view,
+                    logs=arguments.logs or kept / "logs",
+                    device=arguments.device,
+                    stays=arguments.out is not None,
+                )
+        except KeyboardInterrupt:
+            if arguments.out:
+                print(f"stopped; the same words go on from {arguments.out}", file=sys.stderr)
+            raise
+    if arguments.out:
+        names = ("model.safetensors", folder.POINTS)
+        print("written: " + ", ".join(str(arguments.out / name) for name in names))
     if arguments.json:
         arguments.json.write_text(json.dumps(demo.figures(training), indent=1) + "\n")
+    return 0
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    from byzsgd_daemons import plot
+
+    written = plot.plot(arguments.folders, arguments.out or arguments.folders[0])
+    print("written: " + ", ".join(map(str, written)))
     return 0
 
 
@@ -659,14 +709,29 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"synchronous: whoever takes longer than {cluster.round_timeout:g} s is passed over")
     for warning in cluster.warnings():
         print(f"warning: {warning}")
+    if arguments.device != "cpu":
+        print(f"device: {_device(cluster, arguments)}")
     print(_memory(cluster, arguments))
     return 0
+
+
+def _device(cluster: Cluster, arguments: argparse.Namespace) -> str:
+    """The device in words, if a worker of this cluster could compute there on this machine."""
+    from byzsgd.tasks import load_task
+
+    folder, device = arguments.cluster.resolve().parent, arguments.device
+    load_task(cluster.task, cluster.task_options, directory=folder, device=device)
+    if "torch" not in sys.modules:
+        return str(device)
+    from byzsgd.tasks.torch_task import describe_device
+
+    return describe_device(device)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import doctor
 
-    names = ("id", "cluster", "key", "bind", "http", "state")
+    names = ("id", "cluster", "key", "bind", "http", "state", "device")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     levels = []
     for finding in doctor.examine(settings, d=arguments.parameters, seconds=arguments.seconds):

@@ -105,8 +105,8 @@ def examine(settings: Settings, *, d: int | None, seconds: float) -> Iterator[Fi
         yield from _ports(node, settings, runs=runs)
         yield from _descriptors(cluster, node)
         if d is None:
-            d, finding = _size(cluster, node, settings)
-            yield finding
+            d, findings = _size(cluster, node, settings)
+            yield from findings
         if d is not None:
             yield from _memory(cluster, node, d, runs=runs)
         if d is not None and settings.state is not None:
@@ -171,16 +171,23 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def _size(cluster: Cluster, node: Member, settings: Settings) -> tuple[int | None, Finding]:
+def _size(cluster: Cluster, node: Member, settings: Settings) -> tuple[int | None, list[Finding]]:
     """The number of parameters, by the task; None if it cannot be used here."""
+    device = settings.device if node.role is Role.WORKER else "cpu"
     try:
-        task = load_task(cluster.task, cluster.task_options, directory=settings.folder)
+        options, folder = cluster.task_options, settings.folder
+        task = load_task(cluster.task, options, directory=folder, device=device)
         d = len(task.initial(cluster.seed))
     except TaskError as error:
         # A server takes its first model from a file, too.
         level = Level.PROBLEM if node.role is Role.WORKER else Level.WARNING
-        return None, Finding(level, "task", f"{error}; memory is not looked at")
-    return d, Finding(Level.OK, "task", f"{cluster.task}: {d} parameters")
+        return None, [Finding(level, "task", f"{error}; memory is not looked at")]
+    findings = [Finding(Level.OK, "task", f"{cluster.task}: {d} parameters")]
+    if node.role is Role.WORKER and "torch" in sys.modules:
+        from byzsgd.tasks.torch_task import describe_device
+
+        findings.append(Finding(Level.OK, "device", describe_device(device)))
+    return d, findings
 
 
 # This machine

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from byzsgd.cluster import GATHER_PERIOD, Cluster, Role, Variant
@@ -41,6 +41,8 @@ class Plan:
     """f_w; the largest that n_w allows."""
     task: str = "mnist"
     """What to learn."""
+    task_options: Mapping[str, object] = field(default_factory=dict)
+    """What its factory is called with: texts, numbers and truth values."""
     variant: str = "asynchronous"
     """Which ByzSGD."""
     rule: str = "mda"
@@ -176,7 +178,19 @@ def cluster_text(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str
         variant=json.dumps(plan.variant),
         round_timeout=plan.round_timeout,
         seed=plan.seed,
-    ) + "".join(_nodes(plan, addresses, public_keys))
+    ) + "".join([*_task_options(plan), *_nodes(plan, addresses, public_keys)])
+
+
+def _task_options(plan: Plan) -> list[str]:
+    if not plan.task_options:
+        return []
+    # A text of JSON is one of TOML, if it is written as it is; and so are its truth values.
+    lines = [f"{_text(name)} = {_text(value)}\n" for name, value in plan.task_options.items()]
+    return ["\n# What the factory of the task is called with.\n[task_options]\n", *lines]
+
+
+def _text(value: object) -> str:
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _nodes(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str]) -> list[str]:

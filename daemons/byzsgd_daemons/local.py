@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -190,6 +190,19 @@ class Training:
         first, last = self.points[0], self.points[-1]
         return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
 
+    def seconds_left(self) -> float | None:
+        """How long the rest will take at that speed, or None where nobody knows."""
+        speed = self.steps_per_second()
+        if not (self.cluster.steps and speed):
+            return None
+        return max(self.cluster.steps - self.reached(), 0) / speed
+
+    def reached(self) -> int:
+        """The furthest step that a correct server said it is at."""
+        said = [self.found.get(server, {}).get("step") for server in self.correct_servers()]
+        last = [point.step for point in self.points[-1:]]
+        return max([step for step in (*said, *last) if isinstance(step, int)], default=0)
+
     def loss(self) -> float | None:
         """Mean of the correct workers' last losses, or None."""
         losses = [
@@ -243,6 +256,8 @@ async def train(
     stall_seconds: float = float("inf"),
     every: int | None = None,
     nursery: Nursery | None = None,
+    state: Path | None = None,
+    earlier: Sequence[Point] = (),
 ) -> Training:
     """Run a cluster on this machine until its last step, or until cancelled.
 
@@ -257,6 +272,8 @@ async def train(
         every: Steps between two evaluations; None for about 25 of them.
         nursery: Starts the daemons; None for one of this training's own. Who runs many trainings,
             one after the other, saves what a nursery takes to start.
+        state: Folder for the servers' checkpoints, from which they go on; None for none.
+        earlier: Points of the training before it was stopped; those before its first new one stay.
 
     Raises:
         ByzsgdError: If a file is wrong, or if a daemon ends before the first step.
@@ -280,14 +297,15 @@ async def train(
         initial.write(first, theta_0)
         for server in cluster.servers:
             if server not in training.lying:
-                await daemons.start("server", server, "--initial", str(theta_0))
+                words = ("--state", str(state / server)) if state else ()
+                await daemons.start("server", server, "--initial", str(theta_0), *words)
         if training.lying:
             await daemons.start_liars(training.lying, drill, theta_0)
         async with Operator(cluster, identity, secret, len(first.vector)) as operator:
             tasks = {
                 asyncio.create_task(_watch(training, daemons, view, stall_seconds)),
                 asyncio.create_task(
-                    _evaluate(training, task, operator, view, stall_seconds, every)
+                    _evaluate(training, task, operator, view, stall_seconds, every, earlier)
                 ),
             }
             try:
@@ -328,16 +346,18 @@ async def _evaluate(
     view: View,
     stall_seconds: float,
     every: int | None,
+    earlier: Sequence[Point],
 ) -> None:
     """Pull the model of every few steps and evaluate it, until the last step or a standstill."""
     cluster = training.cluster
-    started = time.monotonic()
+    started, before = time.monotonic(), list[Point]()
     pulling = asyncio.create_task(_pull(training, operator, 0, stall_seconds))
     try:
         while answers := await pulling:
             now = time.monotonic()
             if not training.points:
-                started = now
+                before = [point for point in earlier if point.step < answers.step]
+                started = now - (before[-1].seconds if before else 0)
             ended = 0 < cluster.steps <= answers.step
             if not ended:
                 # Asked for before this one is evaluated: it may be there before that is done.
@@ -346,6 +366,8 @@ async def _evaluate(
             vector = await asyncio.to_thread(answers.median)
             point = await asyncio.to_thread(_point, training, task, answers, vector, now - started)
             training.vector = vector
+            if not training.points:
+                training.points += before
             training.points.append(point)
             view.evaluated(training)
             if ended:

@@ -5,10 +5,15 @@ from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from byzsgd_daemons.local import Point, Training, View
 from byzsgd_daemons.watch import remarks, sentence, table, times_left_out, waits_long
+
+BAR_WIDTH = 40
+"""Characters of a bar of progress."""
 
 LEFT_OUT_SHOWN = 0.02
 """Workers that were left out of fewer updates than this are not worth a word."""
@@ -93,6 +98,7 @@ class LiveScreen:
         parts: list[RenderableType] = [
             Text(self._title, style="bold"),
             Text(progress(training)),
+            *bar(training),
             table(training.cluster, training.found, lying=training.lying),
         ]
         words = (*training.ended.values(), *remarks(training.cluster, training.found))
@@ -104,6 +110,27 @@ class LiveScreen:
         self.refresh(training)
 
 
+def bar(training: Training) -> list[RenderableType]:
+    """How much of a training is done, as a bar; nothing of one without an end."""
+    if not training.cluster.steps:
+        return []
+    grid = Table.grid(padding=(0, 1))
+    done = training.reached() / training.cluster.steps
+    drawn = ProgressBar(total=1, completed=done, width=BAR_WIDTH)
+    grid.add_row(drawn, f"{done:.0%}  {left(training)}")
+    return [grid]
+
+
+def left(training: Training) -> str:
+    """How long a training still takes, such as "1:05 left"; nothing where nobody knows."""
+    seconds = training.seconds_left()
+    if seconds is None:
+        return ""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+
 def progress(training: Training) -> str:
     """Where a training stands, in one line."""
     if not training.points:
@@ -111,6 +138,8 @@ def progress(training: Training) -> str:
         return f"{len(training.found)} of {len(nodes) + len(training.lying)} nodes answer"
     words = [point_line(training.points[-1], training.cluster.steps)]
     words.append(f"{training.steps_per_second():.1f} steps/s")
+    if remaining := left(training):
+        words.append(remaining)
     left_out = times_left_out(training.cluster, training.found)
     shown = [f"{w} {share:.0%}" for w, share in left_out.items() if share >= LEFT_OUT_SHOWN]
     if shown:

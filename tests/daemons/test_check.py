@@ -74,6 +74,38 @@ def test_half_a_wire_type_is_shown_and_counted(
     assert less != worker
 
 
+MOVABLE = """
+from byzsgd.tasks.quadratic import Quadratic
+class Mine(Quadratic):
+    def to(self, device): return self
+def mine(): return Mine(10, noise=1.0)
+"""
+
+
+def test_a_device_is_tried_where_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a task that can move, by the task; nothing is said where nobody asked."""
+    (tmp_path / "own.py").write_text(MOVABLE)
+    file = made(tmp_path, "own.py:mine")
+
+    assert not [line for line in check(capsys, file) if line.startswith("device")]
+    *_, line, _, _, _ = check(capsys, file, "--device", "cpu:0")
+    assert line.startswith("device: cpu")
+
+
+def test_a_device_that_workers_would_not_find_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence that a worker would end with, and its exit status."""
+    file = made(tmp_path, "digits")
+
+    assert main(["check", str(file), "--device", "cuda:99"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "byzsgd: task digits: device 'cuda:99' is not available to torch "
+    )
+
+
 def test_a_task_that_cannot_be_loaded_here_is_no_mistake_in_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

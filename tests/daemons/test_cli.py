@@ -8,6 +8,7 @@ import pytest
 
 from byzsgd_daemons import cli, config, init, nursery
 from byzsgd_daemons.cli import main
+from byzsgd_daemons.config import read_cluster
 
 VARIABLES = {
     "BYZSGD_CLUSTER": "/etc/byzsgd/cluster.toml",
@@ -74,6 +75,41 @@ def test_a_cluster_file_can_be_named(words: tuple[str, ...]) -> None:
     assert parsed(*words, *more).cluster == Path("x")
     if words[0] == "keys":
         assert parsed(*words).id == "s0"
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("hidden=32", 32),
+        ("rate=1e-05", 1e-05),
+        ("deep=true", True),
+        ("path=my data.csv", "my data.csv"),
+        ('path="32"', "32"),
+        ("path=a=b", "a=b"),
+        ("empty=", ""),
+        ("day=2026-11-27", "2026-11-27"),
+        ("list=[1, 2]", "[1, 2]"),
+        ('quoted=say "é\U0001f600\\"', 'say "é\U0001f600\\"'),
+    ],
+)
+def test_an_argument_of_the_task_reaches_its_cluster_file(
+    word: str, value: object, tmp_path: Path
+) -> None:
+    """A number or truth value as TOML has it; anything else is a text, as it stands."""
+    name = word.partition("=")[0]
+    assert main(["init", str(tmp_path), "--task", "x.py:x", "--task-option", word]) == 0
+
+    options = read_cluster(tmp_path / "cluster.toml").task_options
+    assert dict(options) == {name: value}
+    assert type(options[name]) is type(value)
+
+
+def test_an_argument_of_the_task_has_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a value."""
+    for word in ("hidden", "=3"):
+        with pytest.raises(SystemExit):
+            main(["init", "--task-option", word])
+        assert f"found {word!r}; must be NAME=VALUE, such as hidden=32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", ["debug", "LOUD"])

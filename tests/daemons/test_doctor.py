@@ -14,6 +14,7 @@ import pytest
 
 from byzsgd import __version__, memory
 from byzsgd.cluster import Cluster, Member, Role
+from byzsgd.tasks.torch_task import describe_device
 from byzsgd.transport import Knock, keys
 from byzsgd_daemons import doctor, init, local, watch
 from byzsgd_daemons.cli import main
@@ -155,6 +156,18 @@ def test_a_task_that_cannot_be_loaded(around: Surroundings) -> None:
 
     assert [bad[:2] for bad in around.bad("s0", d=None)] == [(WARNING, "task")]
     assert (PROBLEM, "task") in [bad[:2] for bad in around.bad("w0", d=None)]
+
+
+def test_it_says_where_a_worker_will_compute(around: Surroundings) -> None:
+    """A device that torch has not is a problem of a worker, and none of a server."""
+    around.file.write_text(around.file.read_text().replace('"quadratic"', '"digits"'))
+    cpu = Finding(OK, "device", describe_device("cpu"))
+    assert cpu in around.examine("w0", d=None)
+
+    (bad,) = (f for f in around.examine("w0", d=None, device="cuda:99") if f.what == "task")
+    assert bad.level is PROBLEM
+    assert "device 'cuda:99' is not available to torch" in bad.sentence
+    assert not [f for f in around.examine("s0", d=None, device="cuda:99") if f.what == "device"]
 
 
 def test_a_package_that_is_missing_or_too_old(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from byzsgd.errors import TaskError
 from byzsgd.tasks import Share
-from byzsgd.tasks.torch_task import TorchTask, argmax_matches
+from byzsgd.tasks.torch_task import TorchTask, argmax_matches, describe_device
 from byzsgd.vectors import Vector
 
 INPUTS = torch.arange(12.0).reshape(6, 2) / 10
@@ -238,6 +239,95 @@ def test_an_unknown_device_names_the_nearest(device: str, hint: str) -> None:
     """Or all of them."""
     with pytest.raises(TaskError, match=rf"^device {device!r}: .*{re.escape(hint)}"):
         task_of(device=device)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two GPUs that this machine does not have: what is sent there stays on the CPU, and is noted.
+
+    Where torch sees GPUs of its own, these stand in for them all the same.
+    """
+    sent: list[str] = []
+    empty, tensor = torch.empty, torch.tensor
+    move, move_module = Tensor.to, nn.Module.to
+
+    def here(place: Any) -> Any:
+        if isinstance(place, str | torch.device) and torch.device(place).type == "cuda":
+            if (torch.device(place).index or 0) > 1:
+                raise RuntimeError("CUDA error: invalid device ordinal\nmore words")
+            sent.append(str(place))
+            return "cpu"
+        return place
+
+    def empties(*size: Any, device: Any = None, **more: Any) -> Any:
+        found, asked = empty(*size, device=here(device), **more), torch.device(device or "cpu")
+        return found if asked.type == "cpu" else SimpleNamespace(device=asked)
+
+    def tensors(*values: Any, device: Any = None, **more: Any) -> Tensor:
+        return tensor(*values, device=here(device), **more)
+
+    monkeypatch.setattr(torch, "empty", empties)
+    monkeypatch.setattr(torch, "tensor", tensors)
+    monkeypatch.setattr(Tensor, "to", lambda self, place, *more: move(self, here(place), *more))
+    monkeypatch.setattr(nn.Module, "to", lambda self, place: move_module(self, here(place)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = SimpleNamespace(name="NVIDIA Pretended", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    return sent
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gradient_is_computed_on_the_device_that_was_asked_for(
+    device: str, pretended: list[str]
+) -> None:
+    """Module, vector, inputs and targets go there, and what comes back is on the CPU."""
+    task = task_of(normalised)
+    model = task.initial(1)
+    expected, _ = task.source(SHARE).gradient(model, 0)
+    assert pretended == []
+
+    moved = task.to(device)
+    source = moved.source(SHARE)
+    pretended.clear()
+    gradient, _ = source.gradient(model, 0)
+    assert pretended == [device] * 4
+    assert gradient == pytest.approx(expected)
+    moved.accuracy(model)
+    assert set(pretended) == {device}
+
+
+def test_a_first_model_is_the_same_whatever_the_device(pretended: list[str]) -> None:
+    """It is built on the CPU: servers have no GPU, and must begin where workers think they do."""
+    task = task_of()
+
+    assert task.to("cuda").initial(1).tobytes() == task.initial(1).tobytes()
+
+
+def test_a_gpu_that_is_not_there_is_refused(pretended: list[str]) -> None:
+    """There is no fallback: a worker that computed elsewhere unasked would be one that is late."""
+    with pytest.raises(TaskError) as error:
+        task_of(device="cuda:2")
+    assert str(error.value) == (
+        f"device 'cuda:2' is not available to torch {torch.__version__}: CUDA error: invalid "
+        "device ordinal"
+    )
+
+
+def test_devices_in_words(pretended: list[str]) -> None:
+    """Which one, and what it is; of the CPU, whether there would be another."""
+    assert describe_device("cuda:1") == "cuda:1: NVIDIA Pretended, 80 GB"
+    assert describe_device("cpu") == (
+        f"cpu; torch {torch.__version__} sees 2 GPU(s) here: --device cuda"
+    )
+    with pytest.raises(TaskError, match="is not available to torch"):
+        describe_device("cuda:2")
+
+
+def test_a_machine_without_a_gpu_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody has to wonder why it is slow."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+    assert describe_device("cpu") == f"cpu; torch {torch.__version__} sees no GPU here"
 
 
 # What cannot be a task

@@ -456,6 +456,23 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
+def describe_device(name: str) -> str:
+    """What a device is, for a person.
+
+    Raises:
+        TaskError: If there is no such device.
+    """
+    device = _device(name)
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return f"{device}: {found.name}, {found.total_memory / 2**30:.0f} GB"
+    if device.type == "cpu":
+        gpus = torch.cuda.device_count()
+        rest = f"sees {gpus} GPU(s) here: --device cuda" if gpus else "sees no GPU here"
+        return f"cpu; torch {torch.__version__} {rest}"
+    return str(device)
+
+
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds torch's generators for a while; the CPU's is put back as it was.

@@ -1,0 +1,163 @@
+"""The folder of a local training: what it leaves there, and how it goes on from there.
+
+It holds the cluster file with its keys, ``points.csv`` with a line for every evaluation, the
+servers' checkpoints under ``state``, their ``logs``, and ``model.safetensors`` at the end.
+"""
+
+import asyncio
+import csv
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TextIO
+
+from byzsgd.cluster import Cluster, Role
+from byzsgd.errors import ConfigError
+from byzsgd.tasks import load_task
+from byzsgd_daemons import fetch, init, local
+from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.local import Drill, Point, Training, View, free_addresses
+
+POINTS = "points.csv"
+"""The name of the file of evaluations."""
+
+COLUMNS = tuple(each.name for each in fields(Point))
+
+
+def cluster_file(folder: Path, plan: init.Plan, *, planned: bool) -> Path:
+    """The cluster file of a folder: the one that is there, or else a new one.
+
+    Args:
+        folder: Made if it is not there.
+        plan: What a new one shall say.
+        planned: Whether the one that is there must say the same.
+
+    Raises:
+        ConfigError: If it does not, or the folder cannot be written to.
+    """
+    file = folder / init.CLUSTER_FILE
+    if not file.exists():
+        return init.create(folder, plan, free_addresses(plan))
+    if planned:
+        wanted, there = _digests(plan), read_cluster(file).digests()
+        other = sorted(key for key in wanted if wanted[key] != there.get(key))
+        if other:
+            raise ConfigError(
+                f"{file}: is there, and says something else of {', '.join(other)}; to go on with "
+                "it leave the flags of a new cluster out, to begin anew give another folder"
+            )
+    return file
+
+
+def _digests(plan: init.Plan) -> dict[str, bytes]:
+    nodes = [*init.identities(plan, Role.SERVER), *init.identities(plan, Role.WORKER)]
+    addresses = init.Addresses.consecutive(plan, init.LOCALHOST, 1, 0)
+    text = init.cluster_text(plan, addresses, dict.fromkeys([*nodes, init.OPERATOR], ""))
+    return Cluster.from_mapping(tomllib.loads(text), keys=False).digests()
+
+
+def read_points(path: Path) -> dict[str, list[Point]]:
+    """The points in a file, by the name of their training; "" where there is but one.
+
+    Raises:
+        ConfigError: If the file cannot be read, or holds something else.
+    """
+    found: dict[str, list[Point]] = {}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                name = row.pop("training", "")
+                found.setdefault(name, []).append(_point(row))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: holds no points of a training: {error}") from None
+    return found
+
+
+def _point(row: dict[str, str]) -> Point:
+    loss = row["loss"]
+    rest = {name: float(row[name]) for name in COLUMNS if name not in ("step", "loss")}
+    return Point(step=int(row["step"]), loss=float(loss) if loss else None, **rest)
+
+
+class Keeping:
+    """A view that puts every point on disk before another view shows it."""
+
+    def __init__(self, view: View, path: Path) -> None:
+        self._view = view
+        self._path = path
+        self._file: TextIO | None = None
+        self.training: Training | None = None
+        """What was shown last."""
+
+    def refresh(self, training: Training) -> None:
+        """Show it."""
+        self._view.refresh(training)
+
+    def evaluated(self, training: Training) -> None:
+        """Write the new point: at first all of them, for those of a later step do not count."""
+        self.training = training
+        new: Sequence[Point] = training.points[-1:]
+        if self._file is None:
+            self._file, new = self._path.open("w", newline=""), training.points
+            csv.DictWriter(self._file, COLUMNS).writeheader()
+        csv.DictWriter(self._file, COLUMNS).writerows(map(asdict, new))
+        self._file.flush()
+        self._view.evaluated(training)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self._file is not None:
+            self._file.close()
+
+
+def train(
+    folder: Path,
+    file: Path,
+    drill: Drill,
+    view: View,
+    *,
+    logs: Path,
+    device: str,
+    stays: bool,
+) -> Training:
+    """Train to the last step, and leave the points and the model in a folder.
+
+    Args:
+        folder: Where they go.
+        file: The cluster file.
+        drill: Who lies.
+        view: Shows how it goes.
+        logs: Folder for a log of each daemon.
+        device: Where workers compute.
+        stays: Whether the folder outlives the training, so that there is something to go on from.
+
+    Raises:
+        ByzsgdError: If a file is wrong, or if a daemon ends before the first step.
+        KeyboardInterrupt: After all that was reached is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    points = folder / POINTS
+    earlier = read_points(points).get("", []) if points.exists() else []
+    keeping = Keeping(view, points)
+    state = folder / "state" if stays else None
+    try:
+        return asyncio.run(
+            local.train(
+                file, drill, keeping, logs=logs, device=device, state=state, earlier=earlier
+            )
+        )
+    finally:
+        keeping.close()
+        if stays and keeping.training is not None:
+            _write_model(keeping.training, file.resolve().parent, folder / "model.safetensors")
+
+
+def _write_model(training: Training, folder: Path, out: Path) -> None:
+    """Write the model of the last point, as ``byzsgd fetch`` does."""
+    cluster = training.cluster
+    assert training.vector is not None
+    task = load_task(cluster.task, cluster.task_options, directory=folder)
+    fetch.write(task, training.vector, out, step=training.points[-1].step)

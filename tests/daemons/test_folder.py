@@ -1,0 +1,146 @@
+"""What a local training leaves in its folder, and how the next one goes on from there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from byzsgd.errors import ConfigError
+from byzsgd_daemons import folder, init
+from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.folder import Keeping, cluster_file, read_points
+from byzsgd_daemons.local import Point, Training
+
+PLAN = init.Plan(task="quadratic", steps=40)
+
+
+def point(step: int, **changes: float | None) -> Point:
+    usual = {"seconds": step / 2, "accuracy": 0.5, "accuracy_worst": 0.25, "drift": 1e-3}
+    more: dict[str, float | None] = {**usual, "drift_ratio": 0.125, "loss": 1.5, **changes}
+    return Point(step=step, **more)  # type: ignore[arg-type]
+
+
+class Shown:
+    """A view that notes what it is shown."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.looks = 0
+
+    def refresh(self, training: Training) -> None:
+        self.looks += 1
+
+    def evaluated(self, training: Training) -> None:
+        self.steps.append(training.points[-1].step)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    cluster = read_cluster(cluster_file(tmp_path / "run", PLAN, planned=True))
+    return Training(cluster=cluster, lying=frozenset())
+
+
+# The cluster file
+
+
+def test_a_new_folder_gets_a_cluster_of_the_plan(tmp_path: Path) -> None:
+    """With keys, and on ports that are free."""
+    file = cluster_file(tmp_path / "a" / "run", PLAN, planned=True)
+
+    assert file == tmp_path / "a" / "run" / "cluster.toml"
+    assert read_cluster(file).steps == 40
+    assert (file.parent / "keys" / "s0.key").is_file()
+
+
+def test_the_same_words_find_the_same_cluster(tmp_path: Path) -> None:
+    """And so do no words at all: what is there counts."""
+    file = cluster_file(tmp_path, PLAN, planned=True)
+    before = file.read_bytes()
+    cluster_file(tmp_path, PLAN, planned=True)
+    cluster_file(tmp_path, init.Plan(), planned=False)
+
+    assert file.read_bytes() == before
+
+
+def test_other_words_are_refused(tmp_path: Path) -> None:
+    """A training must not go on as another one unseen; what differs is named."""
+    file = cluster_file(tmp_path, PLAN, planned=True)
+
+    with pytest.raises(ConfigError) as error:
+        cluster_file(tmp_path, replace(PLAN, steps=50, servers=8, f_servers=1), planned=True)
+    assert str(error.value) == (
+        f"{file}: is there, and says something else of nodes, server_quorum, steps; to go on with "
+        "it leave the flags of a new cluster out, to begin anew give another folder"
+    )
+
+
+# Points
+
+
+def test_every_point_is_on_disk_before_it_is_shown(tmp_path: Path, training: Training) -> None:
+    """Whatever ends the process then, nothing that was seen is lost."""
+    path, seen = tmp_path / "points.csv", []
+
+    class Looking(Shown):
+        def evaluated(self, training: Training) -> None:
+            seen.append(read_points(path)[""])
+
+    keeping = Keeping(Looking(), path)
+    for step in (0, 10):
+        training.points.append(point(step, loss=None if step else 1.5))
+        keeping.evaluated(training)
+    keeping.close()
+
+    assert seen == [[point(0)], [point(0), point(10, loss=None)]]
+    assert keeping.training is training
+
+
+def test_points_that_were_made_again_count_once(tmp_path: Path, training: Training) -> None:
+    """Whoever goes on from a checkpoint makes steps anew: what is there is written over."""
+    path = tmp_path / "points.csv"
+    for last in (20, 15):
+        keeping = Keeping(Shown(), path)
+        training.points = [point(0), point(10), point(last)]
+        keeping.evaluated(training)
+        keeping.close()
+
+    assert [found.step for found in read_points(path)[""]] == [0, 10, 15]
+
+
+def test_what_is_shown_is_handed_on(tmp_path: Path, training: Training) -> None:
+    """A training without a point leaves what was there."""
+    shown, path = Shown(), tmp_path / "points.csv"
+    path.write_text("kept")
+    keeping = Keeping(shown, path)
+    keeping.refresh(training)
+    keeping.close()
+
+    assert (shown.looks, shown.steps, path.read_text()) == (1, [], "kept")
+
+
+def test_points_of_a_demo_are_read_by_name(tmp_path: Path) -> None:
+    """Its file has two trainings."""
+    head = "training," + ",".join(folder.COLUMNS)
+    rows = ("byzsgd,0,0,.5,.5,0,0,", "vanilla,0,0,.25,.25,0,0,2", "byzsgd,9,1,.75,.5,0,0,1")
+    (tmp_path / "demo.csv").write_text("\n".join([head, *rows]))
+    found = read_points(tmp_path / "demo.csv")
+
+    assert {name: [p.step for p in points] for name, points in found.items()} == {
+        "byzsgd": [0, 9],
+        "vanilla": [0],
+    }
+    assert found["byzsgd"][0].loss is None
+    assert found["byzsgd"][1] == point(9, seconds=1, accuracy=0.75, accuracy_worst=0.5, drift=0,
+                                       drift_ratio=0, loss=1)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "step\nx\n", ",".join(folder.COLUMNS) + "\n1,2\n"])
+def test_what_holds_no_points_is_refused(text: str, tmp_path: Path) -> None:
+    """Named, in one line."""
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=r"points.csv: holds no points of a training: "):
+        read_points(path)
+    with pytest.raises(ConfigError, match=r"none.csv: cannot be read: No such file"):
+        read_points(tmp_path / "none.csv")
