@@ -40,6 +40,31 @@ def test_a_quadratics_constant_is_found_through_the_noise(noise: float) -> None:
     assert estimate == pytest.approx(1, rel=1e-3)
 
 
+class Averaged(Bent):
+    """The same, whose last coordinates are buffers, with a will of their own."""
+
+    def buffers(self) -> int:
+        return 5
+
+    def source(self, share: Share) -> GradientSource:
+        inner, chance = super().source(share), np.random.default_rng(1)
+
+        class Source:
+            def gradient(self, vector: Vector, step: int) -> tuple[Vector, float]:
+                gradient, loss = inner.gradient(vector, step)
+                gradient[-5:] = chance.normal(0, 1e6, 5)
+                return gradient, loss
+
+        return Source()
+
+
+def test_buffers_have_no_gradient_that_could_bend() -> None:
+    """What a batch makes of averages says nothing of the loss."""
+    estimate = smoothness(Averaged(2.0), seed=1, learning_rate=0.1, batch_size=4)
+
+    assert estimate == pytest.approx(2, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("steepness", "learning_rate", "period"),
     [(1.0, 0.1, 3), (2.0, 0.1, 1), (0.1, 0.1, 33), (1.0, 0.5, 1), (100.0, 1.0, 1)],

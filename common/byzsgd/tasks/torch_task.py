@@ -308,6 +308,8 @@ class _Flat:
 
     def buffers(self) -> list[Tensor]:
         """The buffers that training changes, as they are now."""
+        if not self.averages:
+            return []
         found = dict(self.module.named_buffers())
         return [found[name] for name in self.averages]
 
