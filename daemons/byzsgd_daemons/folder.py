@@ -6,14 +6,16 @@ servers' checkpoints under ``state``, their ``logs``, and ``model.safetensors`` 
 
 import asyncio
 import csv
+import io
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TextIO
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import ConfigError
+from byzsgd.files import PUBLIC, write_whole
 from byzsgd.tasks import load_task
 from byzsgd_daemons import fetch, init, local
 from byzsgd_daemons.config import read_cluster
@@ -66,12 +68,16 @@ def read_points(path: Path) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     try:
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            names = [name for name in rows.fieldnames or () if name != "training"]
+            if names != list(COLUMNS):
+                raise ValueError(f"its columns are {', '.join(names) or 'none'}")
+            for row in rows:
                 name = row.pop("training", "")
                 found.setdefault(name, []).append(_point(row))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: holds no points of a training: {error}") from None
     return found
 
@@ -80,6 +86,12 @@ def _point(row: dict[str, str]) -> Point:
     loss = row["loss"]
     rest = {name: float(row[name]) for name in COLUMNS if name not in ("step", "loss")}
     return Point(step=int(row["step"]), loss=float(loss) if loss else None, **rest)
+
+
+def _lines(points: Iterable[Point]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(map(asdict, points))
+    return text.getvalue()
 
 
 class Keeping:
@@ -99,12 +111,13 @@ class Keeping:
     def evaluated(self, training: Training) -> None:
         """Write the new point: at first all of them, for those of a later step do not count."""
         self.training = training
-        new: Sequence[Point] = training.points[-1:]
         if self._file is None:
-            self._file, new = self._path.open("w", newline=""), training.points
-            csv.DictWriter(self._file, COLUMNS).writeheader()
-        csv.DictWriter(self._file, COLUMNS).writerows(map(asdict, new))
-        self._file.flush()
+            head = ",".join(COLUMNS) + "\n"
+            write_whole(self._path, (head + _lines(training.points)).encode(), mode=PUBLIC)
+            self._file = self._path.open("a")
+        else:
+            self._file.write(_lines(training.points[-1:]))
+            self._file.flush()
         self._view.evaluated(training)
 
     def close(self) -> None:

@@ -134,7 +134,10 @@ def test_points_of_a_demo_are_read_by_name(tmp_path: Path) -> None:
                                        drift_ratio=0, loss=1)  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "step\nx\n", ",".join(folder.COLUMNS) + "\n1,2\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "key," + ",".join(folder.COLUMNS), ",".join(folder.COLUMNS) + "\n1,2\n"],
+)
 def test_what_holds_no_points_is_refused(text: str, tmp_path: Path) -> None:
     """Named, in one line."""
     path = tmp_path / "points.csv"
