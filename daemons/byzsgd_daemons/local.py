@@ -198,10 +198,8 @@ class Training:
         return max(self.cluster.steps - self.reached(), 0) / speed
 
     def reached(self) -> int:
-        """The furthest step that a correct server said it is at."""
-        said = [self.found.get(server, {}).get("step") for server in self.correct_servers()]
-        last = [point.step for point in self.points[-1:]]
-        return max([step for step in (*said, *last) if isinstance(step, int)], default=0)
+        """How many steps are made, by what was seen and evaluated."""
+        return max(self.furthest(), *(point.step for point in self.points[-1:]), 0)
 
     def loss(self) -> float | None:
         """Mean of the correct workers' last losses, or None."""
