@@ -84,7 +84,8 @@ case $command in
     lend
     for target in "${@:-node}"; do
       podman build --quiet --pull=never --network host --format docker "${lent[@]}" "${base[@]}" \
-        --target "$target" --tag "$(image "$target")" "$here/../.." >/dev/null
+        --target "$target" --tag "$(image "$target")" "$here/../.." > "$state/build.log" 2>&1 \
+        || { tail -n 40 "$state/build.log" >&2; exit 1; }
     done
     ;;
   save)
