@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=_port, default=7000, help="the first server's (default: 7000)")
     sub.add_argument("--http-port", type=_port, default=9100, metavar="PORT",
                      help="the first node's; 0 for none (default: 9100)")  # fmt: skip
+    sub.add_argument("--kubernetes", action="store_true",
+                     help="names and addresses of the pods of deploy/kubernetes")  # fmt: skip
 
     sub = add("local", _local, "Train with a whole cluster on this machine, as real processes.")
     sub.add_argument("--cluster", type=Path, metavar="FILE", help="default: a new one, of flags")
@@ -514,9 +516,12 @@ def _init(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import init
 
     plan = _plan(arguments)
-    addresses = init.Addresses.consecutive(
-        plan, arguments.host, arguments.port, arguments.http_port
-    )
+    if arguments.kubernetes:
+        addresses = init.Addresses.of_pods(plan)
+    else:
+        addresses = init.Addresses.consecutive(
+            plan, arguments.host, arguments.port, arguments.http_port
+        )
     path = init.create(arguments.folder, plan, addresses)
     print(f"{path}: {init.scaled(read_cluster(path))}")
     print(f"{path.parent / 'keys'}: a secret key for each node; give it to that node alone")

@@ -23,8 +23,17 @@ UNKNOWN_TASK = Defaults(learning_rate=0.1, worker_momentum=0.9, batch_size=64, s
 
 LOCALHOST = "127.0.0.1"
 
-ID = "{id}"
-"""Stands, in a host, for the id of the node that has this host."""
+ID, ROLE = "{id}", "{role}"
+"""Stand, in a host, for the id and the role of the node that has this host."""
+
+NAMES = {Role.SERVER: "s", Role.WORKER: "w"}
+"""What comes before a node's number in its identity."""
+
+PODS = {Role.SERVER: "server-", Role.WORKER: "worker-"}
+"""The same in Kubernetes, where a node is called as its pod."""
+
+POD_HOST, POD_PORT, POD_HTTP_PORT = f"{ID}.{ROLE}", 7000, 9100
+"""Where pods are reached: a StatefulSet's, behind the Service of its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,36 +86,49 @@ class Addresses:
     """Of each server; the port after it is the server's too."""
     http: Mapping[str, str]
     """Of each node that answers HTTP, by identity."""
+    names: Mapping[Role, str] = field(default_factory=lambda: NAMES)
+    """What comes before a node's number in its identity."""
 
     @staticmethod
-    def consecutive(plan: Plan, host: str, port: int, http_port: int) -> "Addresses":
+    def of_pods(plan: Plan) -> "Addresses":
+        """Those in Kubernetes, by the manifests of deploy/kubernetes."""
+        return Addresses.consecutive(plan, POD_HOST, POD_PORT, POD_HTTP_PORT, PODS)
+
+    @staticmethod
+    def consecutive(
+        plan: Plan, host: str, port: int, http_port: int, names: Mapping[Role, str] = NAMES
+    ) -> "Addresses":
         """All on one host: two ports for each server from ``port``, then HTTP from ``http_port``.
 
         Args:
             plan: How many nodes there are.
             host: Name or address of the host. With ``{id}`` in it every node has a host of its own,
-                where that stands for the node's id, and all have the same ports.
+                where that stands for the node's id and ``{role}`` for its role, and all have the
+                same ports.
             port: The first server's.
             http_port: The first node's; 0 for no HTTP.
+            names: What comes before a node's number in its identity.
         """
+        servers = identities(plan, Role.SERVER, names)
+        nodes = [*servers, *identities(plan, Role.WORKER, names)]
 
         def address(node: str, first: int, offset: int) -> str:
-            return f"{host.replace(ID, node)}:{first + (0 if ID in host else offset)}"
+            role = Role.SERVER if node in servers else Role.WORKER
+            own = host.replace(ID, node).replace(ROLE, role.value)
+            return f"{own}:{first + (0 if ID in host else offset)}"
 
-        servers = identities(plan, Role.SERVER)
-        nodes = [*servers, *identities(plan, Role.WORKER)]
         http = {node: address(node, http_port, index) for index, node in enumerate(nodes)}
         return Addresses(
             servers=[address(node, port, 2 * index) for index, node in enumerate(servers)],
             http=http if http_port else {},
+            names=names,
         )
 
 
-def identities(plan: Plan, role: Role) -> list[str]:
+def identities(plan: Plan, role: Role, names: Mapping[Role, str] = NAMES) -> list[str]:
     """The identities of a plan's servers or workers: s0, s1, ... or w0, w1, ..."""
-    if role is Role.SERVER:
-        return [f"s{index}" for index in range(plan.servers)]
-    return [f"w{index}" for index in range(plan.workers)]
+    count = plan.servers if role is Role.SERVER else plan.workers
+    return [f"{names[role]}{index}" for index in range(count)]
 
 
 def create(folder: Path, plan: Plan, addresses: Addresses) -> Path:
@@ -119,7 +141,8 @@ def create(folder: Path, plan: Plan, addresses: Addresses) -> Path:
     path = folder / CLUSTER_FILE
     if path.exists():
         raise ConfigError(f"{path}: is there already; give another folder, or move it away")
-    ids = [*identities(plan, Role.SERVER), *identities(plan, Role.WORKER), OPERATOR]
+    servers, workers = (identities(plan, role, addresses.names) for role in NAMES)
+    ids = [*servers, *workers, OPERATOR]
     pairs = {identity: keys.generate() for identity in ids}
     public = {identity: pair.public for identity, pair in pairs.items()}
     text = cluster_text(plan, addresses, public)
@@ -194,10 +217,10 @@ def _text(value: object) -> str:
 
 
 def _nodes(plan: Plan, addresses: Addresses, public_keys: Mapping[str, str]) -> list[str]:
-    servers = identities(plan, Role.SERVER)
+    servers, workers = (identities(plan, role, addresses.names) for role in NAMES)
     address_of = dict(zip(servers, addresses.servers, strict=True))
     roles = dict.fromkeys(servers, Role.SERVER)
-    roles |= dict.fromkeys(identities(plan, Role.WORKER), Role.WORKER)
+    roles |= dict.fromkeys(workers, Role.WORKER)
     roles[OPERATOR] = Role.OPERATOR
     tables = []
     for identity, role in roles.items():

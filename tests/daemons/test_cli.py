@@ -171,3 +171,19 @@ def test_every_node_of_a_new_cluster_can_have_a_host_of_its_own(tmp_path: Path) 
     assert [node.http for node in cluster.nodes if node.http] == [
         f"byzsgd-{node}.lan:9100" for node in (*cluster.servers, *cluster.workers)
     ]
+
+
+def test_nodes_of_a_new_cluster_can_be_called_as_pods(tmp_path: Path) -> None:
+    """Those of deploy/kubernetes, behind the Services of their roles; with a key each."""
+    assert main(["init", str(tmp_path), "--task", "quadratic", "--kubernetes"]) == 0
+    cluster = config.read_cluster(tmp_path / "cluster.toml")
+
+    assert cluster.servers == tuple(f"server-{n}" for n in range(5))
+    assert [node.address for node in cluster.nodes if node.address] == [
+        f"server-{n}.server:7000" for n in range(5)
+    ]
+    assert [node.http for node in cluster.nodes if node.id in cluster.workers] == [
+        f"worker-{n}.worker:9100" for n in range(7)
+    ]
+    for node in cluster.nodes:
+        config.secret_key(node, config.Settings(id=node.id, cluster=tmp_path / "cluster.toml"))
