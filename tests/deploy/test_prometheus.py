@@ -252,19 +252,3 @@ def test_a_node_without_http_is_named(cluster_file: Path, targets: Any) -> None:
 
     assert done.stderr == "w3 has no http address: not watched\n"
     assert len(json.loads(done.stdout)) == 8
-
-
-@pytest.mark.parametrize(
-    ("pod", "node"),
-    [("s-0", "s0"), ("server-12", "s12"), ("byzsgd-server-0", "s0"), ("my-byzsgd-workers-3", "w3")],
-)
-def test_a_pod_is_called_as_its_node(pod: str, node: str) -> None:
-    """The PodMonitor's relabelling, which matches the whole name."""
-    text = (FOLDER / "podmonitor.yaml").read_text()
-    [pattern] = re.findall(r"^ +regex: (.*)$", text, re.MULTILINE)
-    labels = re.findall(r"targetLabel: (\w+)", text)
-    found = re.fullmatch(pattern, pod)
-
-    assert found is not None
-    assert found.expand(r"\1\2") == node
-    assert {*labels, "instance", "job"} == promql.TARGET_LABELS
