@@ -2,7 +2,6 @@
 # Builds the images, runs check_images.py on containers of them, and removes all that this made: make test-containers.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-python=$(realpath -s "${1:-$here/../../.venv/bin/python}")
 
 for program in podman buildah runc catatonit iptables unshare; do
   command -v "$program" >/dev/null && [ -x /usr/lib/podman/netavark ] && [ -x /usr/lib/podman/aardvark-dns ] && continue
@@ -13,6 +12,8 @@ if [ -n "${missing:-}" ]; then
   printf '\n!!! CONTAINERS ARE NOT TESTED: %s\n\n' "$missing" >&2
   exit 0
 fi
+
+python=$(realpath -s "${1:-$here/../../.venv/bin/python}")
 
 # In a mount namespace of its own, so that nothing stays mounted; podman's own files of the machine are hidden there.
 if [ -z "${BYZSGD_ALONE:-}" ]; then exec env BYZSGD_ALONE=1 unshare --mount --propagation private "$0" "$python"; fi
