@@ -9,7 +9,7 @@ UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $
 PEERS := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python .venv-peers/bin/python
 ENGINE ?= $(or $(shell command -v podman),docker)
 
-.PHONY: help install peers demo test test-containers check bench soak image image-server install-systemd uninstall-systemd docs clean
+.PHONY: help install peers demo test test-containers check bench soak image image-server install-systemd uninstall-systemd docs test-kubernetes clean
 
 help:  ## say what can be made
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: install  ## all tests
 
 test-containers: install  ## a cluster of containers under attack: needs root and podman
 	tests/containers/run.sh $(BIN)/python
+
+test-kubernetes: install  ## the manifests on a real Kubernetes, built by tests/kubernetes/build.sh
+	$(BIN)/pytest -n0 tests/kubernetes/real.py
 
 check: install  ## style, types, and who may import whom
 	$(BIN)/ruff check
