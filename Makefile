@@ -53,8 +53,10 @@ BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) \
     $(if $(filter command line,$(origin TORCH_FROM)),--build-arg TORCH_FROM='$(TORCH_FROM)') \
     --label org.opencontainers.image.revision=$(shell git rev-parse HEAD)
 
+VERSION = $(shell sed -nE 's/^version = "(.*)"/\1/p' pyproject.toml)
+
 image:  ## one container image for every daemon
-	$(BUILD) --tag byzsgd .
+	$(BUILD) --tag byzsgd --tag byzsgd:$(VERSION) .
 
 image-server:  ## a small one for servers alone, without torch
 	$(BUILD) --target server --tag byzsgd-server .

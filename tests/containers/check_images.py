@@ -229,13 +229,13 @@ def test_an_engine_sees_whether_a_node_is_well(cluster: Compose) -> None:
         done = run("podman", "healthcheck", "run", name("s1"), check=False)
         return done.returncode == 0, inspect("s1", ".State.Health.Status")
 
-    assert look() == (True, "healthy")
+    wait_for(lambda: look() == (True, "healthy"))
     podman("kill", "--signal", "STOP", name("s1"))
     try:
         assert look() == (False, "unhealthy")
     finally:
         podman("kill", "--signal", "CONT", name("s1"))
-    assert look() == (True, "healthy")
+    wait_for(lambda: look() == (True, "healthy"))
 
 
 def test_a_server_that_is_stopped_saves_its_model_and_a_new_container_goes_on(

@@ -313,6 +313,7 @@ def test_the_image_is_the_one_that_is_built_here(rendered: Mapping[str, Objects]
     dockerfile = (ROOT / "Dockerfile").read_text()
     users = set(re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE))
     assert 'ENTRYPOINT ["byzsgd"]' in dockerfile
+    assert "--tag byzsgd:$(VERSION) ." in (ROOT / "Makefile").read_text()
     for objects in rendered.values():
         for _, pod in templates(objects):
             context = pod["spec"]["securityContext"]
@@ -566,6 +567,14 @@ def test_pods_reach_what_the_protocol_needs_and_nothing_else(
     expected["server", "server"] |= {"requests"}
     expected["operator", "server"] |= {"requests"}
     assert found == expected
+    # A stranger's own pods may be under no policy: what comes in is refused by itself.
+    inwards = [
+        {"spec": {**each["spec"], "policyTypes": ["Ingress"]}}
+        for each in policies
+        if "Ingress" in each["spec"]["policyTypes"]
+    ]
+    for to, port in itertools.product(labels.values(), (*ports.values(), 22)):
+        assert not allowed(inwards, labels["stranger"], to, port)
     outwards = [
         rule for each in policies for rule in each["spec"].get("egress", []) if "to" not in rule
     ]
