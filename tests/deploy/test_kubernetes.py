@@ -18,7 +18,7 @@ from byzsgd import __version__, memory
 from byzsgd.cluster import Cluster, Role
 from byzsgd.transport import keys
 from byzsgd_daemons import cli, http
-from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.config import Settings, read_cluster
 from byzsgd_daemons.init import OPERATOR, Addresses, Plan, create
 
 ROOT = Path(__file__).parents[2]
@@ -204,12 +204,11 @@ def test_everything_that_selects_finds_what_is_there(rendered: Mapping[str, Obje
             accounts = of_kind(objects, "ServiceAccount", pod["spec"]["serviceAccountName"])
             assert len(accounts) == 1
             if name.startswith("mine"):
-                configs = [
-                    each["configMap"]["name"]
-                    for each in pod["spec"]["volumes"]
-                    if "configMap" in each
-                ]
-                assert [the(objects, "ConfigMap", each)["kind"] for each in configs]
+                volumes = [each.get("projected", each) for each in pod["spec"]["volumes"]]
+                sources = [source for each in volumes for source in each.get("sources", [each])]
+                configs = [each["configMap"]["name"] for each in sources if "configMap" in each]
+                assert configs == ["cluster"]
+                assert the(objects, "ConfigMap", "cluster")
 
 
 # What the code says
@@ -510,7 +509,15 @@ def test_a_container_sees_its_own_key_alone(make: Callable[..., Any]) -> None:
         # Root's, lent to the pod's group.
         assert volume["defaultMode"] == keys.LENT
         assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
-    assert the(secrets, "Secret", "operator-keys")["data"].keys() == {"operator.key"}
+    [volume] = dict(templates(objects))["operator"]["spec"]["volumes"][:1]
+    [secret] = [each["secret"] for each in volume["projected"]["sources"] if "secret" in each]
+    assert the(secrets, "Secret", secret["name"])["data"].keys() == {"operator.key"}
+    # Where byzsgd fetch looks for it, who knows no variable for it.
+    settings = Settings(id=OPERATOR, cluster=folder / "cluster.toml")
+    assert secret["items"] == [
+        {"key": "operator.key", "path": str(settings.key_file.relative_to(settings.folder))}
+    ]
+    assert volume["projected"]["defaultMode"] == keys.LENT
     assert len(of_kind(secrets, "Secret")) == 3
 
 
