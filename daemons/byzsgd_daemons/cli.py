@@ -103,10 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("init", _init, "Write a new cluster file and the keys of its nodes.")
     sub.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
     _plan_arguments(sub)
-    sub.add_argument("--host", default="127.0.0.1",
+    sub.add_argument("--host", default=argparse.SUPPRESS,
                      help="of all nodes, to begin with; with {id} in it, one for each")  # fmt: skip
-    sub.add_argument("--port", type=_port, default=7000, help="the first server's (default: 7000)")
-    sub.add_argument("--http-port", type=_port, default=9100, metavar="PORT",
+    sub.add_argument("--port", type=_port, default=argparse.SUPPRESS,
+                     help="the first server's (default: 7000)")  # fmt: skip
+    sub.add_argument("--http-port", type=_port, default=argparse.SUPPRESS, metavar="PORT",
                      help="the first node's; 0 for none (default: 9100)")  # fmt: skip
     sub.add_argument("--kubernetes", action="store_true",
                      help="names and addresses of the pods of deploy/kubernetes")  # fmt: skip
@@ -516,12 +517,15 @@ def _init(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons import init
 
     plan = _plan(arguments)
+    usual: dict[str, Any] = {"host": init.LOCALHOST, "port": 7000, "http_port": 9100}
+    given = {name: getattr(arguments, name) for name in usual if name in arguments}
     if arguments.kubernetes:
+        if given:
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"--kubernetes says where pods are: leave out {words}")
         addresses = init.Addresses.of_pods(plan)
     else:
-        addresses = init.Addresses.consecutive(
-            plan, arguments.host, arguments.port, arguments.http_port
-        )
+        addresses = init.Addresses.consecutive(plan, **(usual | given))
     path = init.create(arguments.folder, plan, addresses)
     print(f"{path}: {init.scaled(read_cluster(path))}")
     print(f"{path.parent / 'keys'}: a secret key for each node; give it to that node alone")
@@ -538,7 +542,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from byzsgd_daemons.show import screen
 
     drill, plan = _drill(arguments), _plan_here(arguments)
-    planned = plan != init.Plan()
+    planned = any(each.name in arguments for each in fields(plan))
     if arguments.cluster and planned:
         raise ConfigError(
             f"--cluster {arguments.cluster}: says all that a cluster needs; leave out "

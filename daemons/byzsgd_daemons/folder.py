@@ -6,9 +6,13 @@ servers' checkpoints under ``state``, their ``logs``, and ``model.safetensors`` 
 
 import asyncio
 import csv
+import fcntl
 import io
+import json
+import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TextIO
@@ -68,7 +72,8 @@ def read_points(path: Path) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     try:
         with path.open(newline="") as file:
-            rows = csv.DictReader(file)
+            # A last line that was cut off, by a full disk or the power, is none.
+            rows = csv.DictReader(line for line in file if line.endswith("\n"))
             names = [name for name in rows.fieldnames or () if name != "training"]
             if names != list(COLUMNS):
                 raise ValueError(f"its columns are {', '.join(names) or 'none'}")
@@ -153,19 +158,59 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / POINTS
-    earlier = read_points(points).get("", []) if points.exists() else []
     keeping = Keeping(view, points)
     state = folder / "state" if stays else None
-    try:
-        return asyncio.run(
-            local.train(
-                file, drill, keeping, logs=logs, device=device, state=state, earlier=earlier
+    with _alone(folder):
+        if stays and file.resolve().parent != folder.resolve():
+            _check_same(folder, file)
+        earlier = read_points(points).get("", []) if points.exists() else []
+        try:
+            return asyncio.run(
+                local.train(
+                    file, drill, keeping, logs=logs, device=device, state=state, earlier=earlier
+                )
             )
+        finally:
+            if stays and keeping.training is not None:
+                _write_model(keeping.training, file.resolve().parent, folder / "model.safetensors")
+            keeping.close()
+
+
+def _check_same(folder: Path, file: Path) -> None:
+    """Make sure that a folder does not go on with the training of another cluster file.
+
+    Raises:
+        ConfigError: If it would.
+    """
+    digests = read_cluster(file).digests()
+    now = {key: digest.hex() for key, digest in digests.items() if key != "steps"}
+    told = folder / "cluster.json"
+    before = json.loads(told.read_text()) if told.exists() else now
+    other = sorted(key for key in now if now[key] != before.get(key))
+    if other:
+        raise ConfigError(
+            f"{folder}: holds a training whose cluster file says something else of "
+            f"{', '.join(other)} than {file}; give another folder"
         )
+    write_whole(told, json.dumps(now, indent=1).encode(), mode=PUBLIC)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for one training: two would write over what the other one has.
+
+    Raises:
+        ConfigError: If another process holds it.
+    """
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another training goes on there") from None
+        yield
     finally:
-        keeping.close()
-        if stays and keeping.training is not None:
-            _write_model(keeping.training, file.resolve().parent, folder / "model.safetensors")
+        os.close(held)
 
 
 def _write_model(training: Training, folder: Path, out: Path) -> None:

@@ -62,23 +62,25 @@ def of_task(task: Task, cluster: Cluster) -> Initial:
     Raises:
         TaskError: If the task cannot be used.
     """
-    return Initial(task.initial(cluster.seed), period_of(task, cluster), buffers_in(task, cluster))
+    found = Initial(task.initial(cluster.seed), period_of(task, cluster), buffers_of(task))
+    check_buffers(found.buffers, len(found.vector), cluster)
+    return found
 
 
-def buffers_in(task: Task, cluster: Cluster) -> int:
-    """How many coordinates of the task's vectors are buffers, if the variant can carry them.
+def check_buffers(buffers: int, d: int, cluster: Cluster) -> None:
+    """Make sure that vectors of d coordinates can end in so many buffers, in this variant.
 
     Raises:
-        TaskError: If it cannot, or the task cannot be used.
+        TaskError: If they cannot.
     """
-    buffers = buffers_of(task)
+    if not 0 <= buffers < max(d, 1):
+        raise TaskError(f"task {cluster.task}: {buffers} of {d} coordinates cannot be buffers")
     if buffers and cluster.variant is Variant.SYNCHRONOUS:
         raise TaskError(
             f"task {cluster.task}: training changes {buffers} coordinates of its buffers "
             '(BatchNorm), which variant = "synchronous" does not carry: take "asynchronous", or '
             "torch.nn.GroupNorm"
         )
-    return buffers
 
 
 def period_of(task: Task, cluster: Cluster) -> int:
@@ -166,9 +168,15 @@ def initial_model(settings: Settings, cluster: Cluster) -> Initial:
         cluster: That file's content.
 
     Raises:
-        TaskError: If the task cannot be used; the text is the other process's.
+        TaskError: If the task cannot be used; the text may be the other process's.
         ConfigError: If a given file holds no initial model, or the state folder cannot be made.
     """
+    found = _initial_model(settings, cluster)
+    check_buffers(found.buffers, len(found.vector), cluster)
+    return found
+
+
+def _initial_model(settings: Settings, cluster: Cluster) -> Initial:
     if settings.initial is not None:
         try:
             return read(settings.initial)

@@ -153,6 +153,8 @@ class Training:
     """Why the training was given up, in the words of a node that waits."""
     vector: Vector | None = None
     """``(d,)`` float32, the model of the last point."""
+    began: int = 0
+    """Which point is the first since the training was last started."""
 
     def correct_servers(self) -> list[str]:
         """The servers that do not lie, sorted."""
@@ -184,10 +186,11 @@ class Training:
         return bool(self.points) and len(refused) > may_lack
 
     def steps_per_second(self) -> float:
-        """Learning steps per second between the first and the last evaluation."""
-        if len(self.points) < 2:
+        """Learning steps per second between the first and the last evaluation since the start."""
+        points = self.points[self.began :]
+        if len(points) < 2:
             return 0.0
-        first, last = self.points[0], self.points[-1]
+        first, last = points[0], points[-1]
         return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
 
     def seconds_left(self) -> float | None:
@@ -325,13 +328,15 @@ def _load(cluster: Cluster, folder: Path) -> tuple[Task, initial.Initial]:
 
 async def _watch(training: Training, daemons: "Daemons", view: View, stall_seconds: float) -> None:
     """Ask every node for its status, for ever or until the training has diverged."""
+    furthest = -1
     while True:
         training.ended = daemons.ended()
         if training.ended and (not training.points or training.hopeless()):
             raise ByzsgdError("\n".join(training.ended.values()))
         training.found = await statuses(training.cluster)
         view.refresh(training)
-        if stall_seconds < float("inf") and training.diverged():
+        stands, furthest = training.furthest() == furthest, training.furthest()
+        if stall_seconds < float("inf") and stands and training.diverged():
             training.stalled = _standstill(training)
             return
         await asyncio.sleep(REFRESH_SECONDS)
@@ -353,20 +358,26 @@ async def _evaluate(
     try:
         while answers := await pulling:
             now = time.monotonic()
-            if not training.points:
-                before = [point for point in earlier if point.step < answers.step]
-                started = now - (before[-1].seconds if before else 0)
+            seconds = now - started
+            if training.vector is None:
+                before = [point for point in earlier if point.step <= answers.step]
+                # As late as the last one before the stop: what was between them took no time.
+                seconds = before[-1].seconds if before else 0.0
+                started = now - seconds
             ended = 0 < cluster.steps <= answers.step
             if not ended:
                 # Asked for before this one is evaluated: it may be there before that is done.
                 following = _following(cluster, answers.step, every)
                 pulling = asyncio.create_task(_pull(training, operator, following, stall_seconds))
             vector = await asyncio.to_thread(answers.median)
-            point = await asyncio.to_thread(_point, training, task, answers, vector, now - started)
+            point = await asyncio.to_thread(_point, training, task, answers, vector, seconds)
+            if training.vector is None:
+                known = bool(before) and before[-1].step == answers.step
+                training.points += before if known else [*before, point]
+                training.began = len(training.points) - 1
+            else:
+                training.points.append(point)
             training.vector = vector
-            if not training.points:
-                training.points += before
-            training.points.append(point)
             view.evaluated(training)
             if ended:
                 return

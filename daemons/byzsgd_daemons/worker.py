@@ -2,11 +2,11 @@
 
 from byzsgd.cluster import Role, Variant
 from byzsgd.protocol import worker_of
-from byzsgd.tasks import Share, load_task
+from byzsgd.tasks import Share, buffers_of, load_task
 from byzsgd.transport import ZeroMQ
 from byzsgd_daemons import config, daemon
 from byzsgd_daemons.host import Host
-from byzsgd_daemons.initial import buffers_in, period_of
+from byzsgd_daemons.initial import check_buffers, period_of
 from byzsgd_daemons.reload import Reload
 
 
@@ -23,7 +23,8 @@ async def serve(settings: config.Settings) -> None:
     task = load_task(
         cluster.task, cluster.task_options, directory=settings.folder, device=settings.device
     )
-    d = len(task.initial(cluster.seed))
+    d, buffers = len(task.initial(cluster.seed)), buffers_of(task)
+    check_buffers(buffers, d, cluster)
     share = Share(
         identity=settings.id,
         index=cluster.workers.index(settings.id),
@@ -39,7 +40,7 @@ async def serve(settings: config.Settings) -> None:
         settings.id,
         gather_period=period,
         pull_after=settings.pull_after,
-        buffers=buffers_in(task, cluster),
+        buffers=buffers,
     )
     host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
     transport = ZeroMQ(settings.id, cluster, secret, d, host)

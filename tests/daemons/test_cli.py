@@ -173,6 +173,17 @@ def test_every_node_of_a_new_cluster_can_have_a_host_of_its_own(tmp_path: Path) 
     ]
 
 
+def test_addresses_of_pods_are_not_to_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rather than that a word is heeded by nobody."""
+    assert main(["init", str(tmp_path), "--kubernetes", "--port", "7000"]) == 2
+    assert capsys.readouterr().err == (
+        "byzsgd: --kubernetes says where pods are: leave out --port\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_nodes_of_a_new_cluster_can_be_called_as_pods(tmp_path: Path) -> None:
     """Those of deploy/kubernetes, behind the Services of their roles; with a key each."""
     assert main(["init", str(tmp_path), "--task", "quadratic", "--kubernetes"]) == 0

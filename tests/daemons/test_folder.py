@@ -1,5 +1,8 @@
 """What a local training leaves in its folder, and how the next one goes on from there."""
 
+import fcntl
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from byzsgd.errors import ConfigError
 from byzsgd_daemons import folder, init
 from byzsgd_daemons.config import read_cluster
 from byzsgd_daemons.folder import Keeping, cluster_file, read_points
-from byzsgd_daemons.local import Point, Training
+from byzsgd_daemons.local import Drill, Point, Training
 
 PLAN = init.Plan(task="quadratic", steps=40)
 
@@ -122,7 +125,7 @@ def test_points_of_a_demo_are_read_by_name(tmp_path: Path) -> None:
     """Its file has two trainings."""
     head = "training," + ",".join(folder.COLUMNS)
     rows = ("byzsgd,0,0,.5,.5,0,0,", "vanilla,0,0,.25,.25,0,0,2", "byzsgd,9,1,.75,.5,0,0,1")
-    (tmp_path / "demo.csv").write_text("\n".join([head, *rows]))
+    (tmp_path / "demo.csv").write_text("\n".join([head, *rows, ""]))
     found = read_points(tmp_path / "demo.csv")
 
     assert {name: [p.step for p in points] for name, points in found.items()} == {
@@ -147,3 +150,67 @@ def test_what_holds_no_points_is_refused(text: str, tmp_path: Path) -> None:
         read_points(path)
     with pytest.raises(ConfigError, match=r"none.csv: cannot be read: No such file"):
         read_points(tmp_path / "none.csv")
+
+
+# One training, one folder
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], None]:
+    """Trains in a folder by a cluster file, but that nothing is learned."""
+
+    async def nothing(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr(folder.local, "train", nothing)
+
+    def train(out: Path, file: Path) -> None:
+        folder.train(out, file, Drill(), Shown(), logs=out, device="cpu", stays=True)
+
+    return train
+
+
+def test_a_folder_is_one_trainings_alone(
+    train: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    """A second one would write over the points of the first."""
+    file = cluster_file(tmp_path, PLAN, planned=True)
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ConfigError, match=r"another training goes on there"):
+            train(tmp_path, file)
+    finally:
+        os.close(held)
+
+
+def test_a_folder_does_not_go_on_by_another_cluster_file(
+    train: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    """Of the same length, it may be: that changes nothing of what was done."""
+    out = tmp_path / "out"
+    one, longer, other = (
+        cluster_file(tmp_path / name, plan, planned=True)
+        for name, plan in (
+            ("one", PLAN),
+            ("longer", replace(PLAN, steps=80)),
+            ("other", replace(PLAN, seed=7)),
+        )
+    )
+    train(out, one)
+    train(out, longer)
+    with pytest.raises(ConfigError, match=r"something else of seed than .*give another folder"):
+        train(out, other)
+
+
+def test_a_line_that_was_cut_off_is_no_point(tmp_path: Path, training: Training) -> None:
+    """The power went, or the disk was full: what is before it counts."""
+    path = tmp_path / "points.csv"
+    keeping = Keeping(Shown(), path)
+    for step in (0, 10):
+        training.points.append(point(step))
+        keeping.evaluated(training)
+    keeping.close()
+    path.write_bytes(path.read_bytes()[:-5])
+
+    assert read_points(path) == {"": [point(0)]}

@@ -169,7 +169,7 @@ def test_buffers_are_written_and_no_bit_of_them_goes_unseen(tmp_path: Path) -> N
 BUFFERED = """
 from byzsgd.tasks.quadratic import Quadratic
 class Mine(Quadratic):
-    def buffers(self): return {buffers}
+    def n_buffers(self): return {buffers}
 def mine(): return Mine(10, noise=1.0)
 """
 
@@ -188,7 +188,7 @@ def test_a_number_of_buffers_is_a_number(files: Any, buffers: str) -> None:
     files.change('"quadratic"', '"own.py:mine"')
     (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=buffers))
 
-    with pytest.raises(TaskError, match=r"^task own.py:mine: buffers returned .*; must be a"):
+    with pytest.raises(TaskError, match=r"^task own.py:mine: n_buffers returned .*; must be a"):
         build(read_cluster(files.path), files.path.parent)
 
 
@@ -203,6 +203,22 @@ def test_the_synchronous_variant_carries_no_buffers(files: Any) -> None:
         "task own.py:mine: training changes 4 coordinates of its buffers (BatchNorm), which "
         'variant = "synchronous" does not carry: take "asynchronous", or torch.nn.GroupNorm'
     )
+
+
+@pytest.mark.parametrize(
+    ("variant", "buffers", "why"),
+    [("synchronous", 1, "which variant = .* does not carry"), ("asynchronous", 3, "cannot be")],
+)
+def test_a_given_file_brings_no_buffers_where_they_cannot_be(
+    files: Any, tmp_path: Path, variant: str, buffers: int, why: str
+) -> None:
+    """Whoever made it: by another variant, or another program."""
+    files.change('"quadratic"', f'"quadratic"\nvariant = "{variant}"')
+    path = tmp_path / "theta.safetensors"
+    write(Initial(np.float32([1, 2, 3]), 5, buffers), path)
+
+    with pytest.raises(TaskError, match=why):
+        model_of(files, initial=path)
 
 
 def test_a_given_file_goes_before_the_task(files: Any, tmp_path: Path, builds: Any) -> None:

@@ -43,7 +43,7 @@ def test_a_quadratics_constant_is_found_through_the_noise(noise: float) -> None:
 class Averaged(Bent):
     """The same, whose last coordinates are buffers, with a will of their own."""
 
-    def buffers(self) -> int:
+    def n_buffers(self) -> int:
         return 5
 
     def source(self, share: Share) -> GradientSource:

@@ -495,10 +495,10 @@ def test_running_averages_are_the_end_of_the_vector() -> None:
     """Parameters first; a new module's averages are zeros and ones."""
     task = task_of(normalised)
 
-    assert task.buffers() == 6
+    assert task.n_buffers() == 6
     assert task.initial(1)[-6:].tolist() == [0, 0, 0, 1, 1, 1]
     assert len(task.initial(1)) == 9 + 6 + 6
-    assert task_of().buffers() == 0
+    assert task_of().n_buffers() == 0
 
 
 def test_a_gradient_ends_in_what_its_batch_makes_of_the_averages() -> None:
@@ -544,7 +544,7 @@ def test_averages_of_ones_own_are_named() -> None:
     use(task)
     gradient, _ = task.source(SHARE).gradient(task.initial(1), 0)
 
-    assert [each.buffers() for each in (task, task.to("cpu"), task.label_flipped())] == [2, 2, 2]
+    assert [each.n_buffers() for each in (task, task.to("cpu"), task.label_flipped())] == [2, 2, 2]
     assert gradient[-2:].all()
     assert task.state(np.float32([0] * 9 + [7, 8]))["average"].tolist() == [7, 8]
 
@@ -559,7 +559,7 @@ def test_a_batchnorm_that_is_shared_has_one_set_of_averages() -> None:
     task = task_of(twice, data=lambda _: (INPUTS, TARGETS % 2), test_data=lambda: (INPUTS, TARGETS))
 
     use(task)
-    assert task.buffers() == 4
+    assert task.n_buffers() == 4
 
 
 # Parameters of all kinds

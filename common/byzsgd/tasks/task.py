@@ -105,14 +105,14 @@ class BufferedTask(Task, Protocol):
     Such as the running averages of BatchNorm. Servers take the median of their new values.
     """
 
-    def buffers(self) -> int:
+    def n_buffers(self) -> int:
         """How many coordinates at the end of every vector are buffers."""
         ...
 
 
 def buffers_of(task: Task) -> int:
     """How many coordinates at the end of a task's vectors are buffers, and no parameters."""
-    return task.buffers() if isinstance(task, BufferedTask) else 0
+    return task.n_buffers() if isinstance(task, BufferedTask) else 0
 
 
 @runtime_checkable
@@ -291,11 +291,11 @@ class _Guarded:
                     raise TaskError(f"class_counts returned {label!r}: {count!r}; {_COUNTS}")
             return {int(label): int(count) for label, count in counts.items()}
 
-    def buffers(self) -> int:
+    def n_buffers(self) -> int:
         with _blame(self._name):
             found: object = buffers_of(self._task)
             if type(found) is not int or found < 0:
-                raise TaskError(f"buffers returned {found!r}; must be a number of coordinates")
+                raise TaskError(f"n_buffers returned {found!r}; must be a number of coordinates")
             return found
 
     def accuracy(self, vector: Vector) -> float:

@@ -150,7 +150,7 @@ class TorchTask:
 
         return self._with(data, str(self._device))
 
-    def buffers(self) -> int:
+    def n_buffers(self) -> int:
         """How many coordinates at the end of every vector are buffers.
 
         Raises:
