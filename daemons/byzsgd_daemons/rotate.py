@@ -95,8 +95,9 @@ def with_key(text: str, node: Member, old: str) -> str:
     # It may stand in comments as well.
     for found in re.finditer(re.escape(old), text):
         changed = text[: found.start()] + node.public_key + text[found.end() :]
-        if tomllib.loads(changed) == wanted:
-            return changed
+        with suppress(tomllib.TOMLDecodeError):  # As where it begins with an escape's last digit.
+            if tomllib.loads(changed) == wanted:
+                return changed
     raise ConfigError(f"cannot find the public_key of {node.id} to replace it; write it plainly")
 
 

@@ -124,10 +124,11 @@ def test_a_key_is_found_however_it_is_written(file: Path, line: str) -> None:
     assert file.read_text().count(old) == line.count("{}")
 
 
-def test_a_key_that_is_not_written_plainly_is_left_to_the_operator(file: Path) -> None:
-    """Nothing is changed then."""
+@pytest.mark.parametrize("first", ["1", "a"])
+def test_a_key_that_is_not_written_plainly_is_left_to_the_operator(file: Path, first: str) -> None:
+    r"""Nothing is changed then, also where the last digit of ``\u0031`` is the key's first."""
     old = public(file)
-    escaped = f"\\u{ord(old[0]):04x}{old[1:]}"
+    escaped = f"\\u{ord(first):04x}{old[1:]}"
     file.write_text(file.read_text().replace(old, escaped))
     before = tree(file.parent)
 

@@ -65,6 +65,8 @@ def stopped(folder: Path, *words: str) -> str:
         [sys.executable, "-m", "byzsgd_daemons.cli", *words],
         cwd=folder, env=os.environ | {"TMPDIR": str(folder)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Who runs the tests in the background may ignore Ctrl-C, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         patience = threading.Timer(PATIENCE_SECONDS, process.kill)
