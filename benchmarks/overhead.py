@@ -347,15 +347,17 @@ RULES_D = 1_000_000
 
 SCALE = "CPU time of a step, asynchronous with T = 1, all daemons together"
 
+USUAL = System(d=100_000)
+"""What shapes differ from in one thing at a time."""
+
 
 def scale(arguments: argparse.Namespace) -> list[Row]:
     """How the CPU time of a step grows with n_w, n_ps and d, and a model of it."""
-    base = System(d=100_000)
     shapes = [
-        *(replace(base, d=d) for d in SIZES + (SIZES_LARGE if arguments.full else ())),
-        *(replace(base, n_ps=n, f_ps=(n - 2) // 3) for n in SERVERS),
-        *(replace(base, n_w=n, f_w=(n - 1) // 3) for n in WORKERS),
-        replace(base, n_w=19, f_w=6, d=1_000_000),
+        *(replace(USUAL, d=d) for d in SIZES + (SIZES_LARGE if arguments.full else ())),
+        *(replace(USUAL, n_ps=n, f_ps=(n - 2) // 3) for n in SERVERS),
+        *(replace(USUAL, n_w=n, f_w=(n - 1) // 3) for n in WORKERS),
+        replace(USUAL, n_w=19, f_w=6, d=1_000_000),
     ]
     costs: dict[System, float] = {}
     for shape in dict.fromkeys(shapes):
@@ -379,7 +381,6 @@ def modelled(costs: dict[System, float], plot: Path | None) -> list[Row]:
         costs: CPU seconds of a step.
         plot: Where to draw both.
     """
-    base = System(d=100_000)
     rules = {shape: rules_of(shape) for shape in costs}
     prices = fit({shape: cost - rules[shape] for shape, cost in costs.items()}, costs)
     models = {shape: rules[shape] + _price(shape, prices) for shape in costs}
@@ -393,7 +394,7 @@ def modelled(costs: dict[System, float], plot: Path | None) -> list[Row]:
         for name, price in zip(FEATURES, prices, strict=True)
     ]
     for n_w, f_w, n_ps, f_ps, d in BEYOND:
-        shape = replace(base, n_w=n_w, f_w=f_w, n_ps=n_ps, f_ps=f_ps, d=d)
+        shape = replace(USUAL, n_w=n_w, f_w=f_w, n_ps=n_ps, f_ps=f_ps, d=d)
         own = rules_of(shape)
         rows.append(
             Row(
@@ -406,7 +407,7 @@ def modelled(costs: dict[System, float], plot: Path | None) -> list[Row]:
             )
         )
     if plot:
-        _plot(costs, models, base, plot)
+        _plot(costs, models, plot)
     return rows
 
 
@@ -461,13 +462,11 @@ def _price(shape: System, prices: Sequence[float]) -> float:
     return sum(price * count for price, count in zip(prices, counts, strict=True))
 
 
-def _plot(
-    costs: dict[System, float], models: dict[System, float], base: System, path: Path
-) -> None:
+def _plot(costs: dict[System, float], models: dict[System, float], path: Path) -> None:
     panels = []
     for title, x in (("coordinates", "d"), ("servers", "n_ps"), ("workers", "n_w")):
-        usual: dict[str, Any] = {x: getattr(base, x), "f_w": base.f_w, "f_ps": base.f_ps}
-        along = {float(getattr(s, x)): s for s in costs if replace(s, **usual) == base}
+        usual: dict[str, Any] = {x: getattr(USUAL, x), "f_w": USUAL.f_w, "f_ps": USUAL.f_ps}
+        along = {float(getattr(s, x)): s for s in costs if replace(s, **usual) == USUAL}
         measured = [(at, 1e3 * costs[along[at]]) for at in sorted(along)]
         modelled = [(at, 1e3 * models[along[at]]) for at in sorted(along)]
         lines = [
