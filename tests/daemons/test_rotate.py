@@ -124,17 +124,38 @@ def test_a_key_is_found_however_it_is_written(file: Path, line: str) -> None:
     assert file.read_text().count(old) == line.count("{}")
 
 
+@pytest.mark.parametrize("new", ["a", "z"])
 @pytest.mark.parametrize("first", ["1", "a"])
-def test_a_key_that_is_not_written_plainly_is_left_to_the_operator(file: Path, first: str) -> None:
-    r"""Nothing is changed then, also where the last digit of ``\u0031`` is the key's first."""
+def test_a_key_that_is_not_written_plainly_is_left_to_the_operator(
+    file: Path, monkeypatch: pytest.MonkeyPatch, first: str, new: str
+) -> None:
+    r"""Nothing is changed then, also where the last digit of ``\u0031`` is the key's first.
+
+    Whether the new key's first makes that another escape (``\u003a``) or none (``\u003z``).
+    """
     old = public(file)
     escaped = f"\\u{ord(first):04x}{old[1:]}"
     file.write_text(file.read_text().replace(old, escaped))
-    before = tree(file.parent)
+    before, pair = tree(file.parent), keys.generate()
+    monkeypatch.setattr(keys, "generate", lambda: replace(pair, public=f"{new}{pair.public[1:]}"))
 
     with pytest.raises(ConfigError, match=f"^{file}: cannot find the public_key of s0"):
         rotate.rotate(settings(file))
     assert tree(file.parent) == before
+
+
+def test_an_escape_may_end_in_the_new_keys_first(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r"""``\u0031`` becomes ``\u0037`` where the old key begins with 1, and the new one with 7."""
+    old = public(file)
+    file.write_text(file.read_text().replace(old, f"\\u0031{old[1:]}"))
+    pair = keys.generate()
+    pair = replace(pair, public=f"7{pair.public[1:]}")
+    monkeypatch.setattr(keys, "generate", lambda: pair)
+
+    written("s0", file)
+    assert f"\\u003{pair.public}" in file.read_text()
 
 
 def test_an_unknown_node_changes_nothing(file: Path) -> None:
