@@ -5,10 +5,13 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from pathlib import Path
+from statistics import median
 from threading import Timer
 
 from byzsgd import checkpoint
@@ -46,11 +49,14 @@ from byzsgd_daemons.status import summary
 INLINE_MAX = 1 << 16
 """Coordinates that are aggregated on the event loop: a trip through the thread costs more."""
 
-QUICK_SECONDS = 0.0002
+QUICK_SECONDS = 0.0003
 """A gradient that takes less is computed on the event loop, for the same reason..."""
 
-QUICK_TIMES = 10
-"""...once that many in a row did; one that takes longer sends the next ones to the thread again."""
+QUICK_OF = 11
+"""...while most of so many before it did: other processes on the core make some take longer..."""
+
+QUICK_SECONDS_MAX = 0.02
+"""...but none took longer than this: the event loop is not to be held up now and then, either."""
 
 SLOW_SECONDS = 3.0
 """Waiting longer than this is said in the log, unless waits usually last as long."""
@@ -113,9 +119,9 @@ class Host:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="work")
         # One: a checkpoint at a time, and none that waits for heavy work.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
-        self._quick = 0
+        self._gradient_seconds = deque([inf] * QUICK_OF, QUICK_OF)
         self._timer: asyncio.Handle | None = None
-        self._rings_at = float("inf")
+        self._rings_at = inf
         self._stopped: asyncio.Future[None]
         self._told = ""
         self._told_done = False
@@ -171,7 +177,7 @@ class Host:
             self._do(self.node.start(loop.time()))
             self._notify(loop.time())
             await self._stopped
-            self._notifies_at = float("inf")
+            self._notifies_at = inf
             self._notifier.tell("STOPPING=1", "STATUS=saves its model and stops")
             await self._save_at_the_end()
         finally:
@@ -258,13 +264,14 @@ class Host:
     def _compute(self, work: Callable[[], GradientComputed | ModelTried]) -> None:
         def watched() -> Result:
             result = work()
-            self._quick = self._quick + 1 if result.seconds < QUICK_SECONDS else 0
+            self._gradient_seconds.append(result.seconds)
             return result
 
-        if self._quick < QUICK_TIMES:
-            self._in_thread(watched)
-        else:
+        took = self._gradient_seconds
+        if max(took) < QUICK_SECONDS_MAX and median(took) < QUICK_SECONDS:
             self._soon(watched)
+        else:
+            self._in_thread(watched)
 
     def _soon(self, work: Work) -> None:
         """Do work on the event loop; not at once: an event must not be handled inside another."""
@@ -284,7 +291,7 @@ class Host:
     def _arm(self) -> None:
         """Set the timer to the node's deadline; one that is early looks again when it rings."""
         deadline = self.node.deadline
-        if deadline == float("inf") or (self._timer and self._rings_at <= deadline):
+        if deadline == inf or (self._timer and self._rings_at <= deadline):
             return
         if self._timer:
             self._timer.cancel()

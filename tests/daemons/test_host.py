@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,14 @@ from byzsgd.protocol import (
 from byzsgd.protocol.node import Waiting
 from byzsgd.protocol.variance import State
 from byzsgd_daemons import host as module
-from byzsgd_daemons.host import INLINE_MAX, QUICK_TIMES, SLOW_SECONDS, UNSAVED_SECONDS, Host
+from byzsgd_daemons.host import (
+    INLINE_MAX,
+    QUICK_SECONDS,
+    QUICK_SECONDS_MAX,
+    SLOW_SECONDS,
+    UNSAVED_SECONDS,
+    Host,
+)
 
 PATIENCE_SECONDS = 60.0
 
@@ -226,31 +232,46 @@ def test_two_gradients_asked_for_at_once_do_not_mix(run: Any, puppet: Any, wire:
     run(main)
 
 
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(
+    ("seconds", "on_the_loop"),
+    [
+        ([0.0] * 14, [False] * 11 + [True] * 3),
+        ([QUICK_SECONDS] * 14, [False] * 14),
+        ([*[0.0] * 6, *[QUICK_SECONDS] * 5, QUICK_SECONDS, 0.0], [False] * 11 + [True, False]),
+        (
+            [*[0.0] * 12, QUICK_SECONDS_MAX, *[0.0] * 12],
+            [*[False] * 11, *[True] * 2, *[False] * 11, True],
+        ),
+    ],
+    ids=["quick", "not quick", "most are quick", "one is slow"],
+)
 def test_quick_gradients_do_not_pay_for_a_thread(
-    run: Any, puppet: Any, wire: Any, quick: bool, monkeypatch: pytest.MonkeyPatch
+    run: Any,
+    puppet: Any,
+    wire: Any,
+    seconds: list[float],
+    on_the_loop: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once some in a row were quick; a slow one, and those after it, leave the event loop free."""
-    monkeypatch.setattr(module, "QUICK_SECONDS", inf if quick else 0.0)
+    """Once most of the last were quick, while none of them held up the event loop."""
     threads: list[bool] = []
 
-    def gradient(vector: Any, step: int) -> Any:
+    def compute(effect: ComputeGradient, *_: Any) -> GradientComputed:
         threads.append(threading.current_thread() is threading.main_thread())
-        if step == QUICK_TIMES + 1:
-            monkeypatch.setattr(module, "QUICK_SECONDS", 0.0)
-        return vector, 0.0
+        return GradientComputed(effect.step, effect.vector, seconds=seconds[effect.step])
 
     async def main() -> None:
         node, transport = puppet("w1"), wire()
-        host = Host(node, gradient=gradient)
+        host = Host(node, gradient=lambda vector, step: (vector, 0.0))
         with hosted(host, transport):
             await transport.running.wait()
-            for step in range(QUICK_TIMES + 3):
+            for step in range(len(seconds)):
                 host._do([ComputeGradient(step, ONE, None, 0.0)])
                 await node.wait(GradientComputed, step + 1)
 
+    monkeypatch.setattr(module, "compute_gradient", compute)
     run(main)
-    assert threads == [False] * QUICK_TIMES + [quick, quick, False]
+    assert threads == on_the_loop
 
 
 # The timer
