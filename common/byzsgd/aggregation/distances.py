@@ -72,16 +72,15 @@ def squared_distances(rows: Sequence[Row]) -> NDArray[np.float64]:
             if not (found.min() > SQUARE_MIN and found.max() < SQUARE_MAX):
                 _redo_out_of_range([row[low : low + length] for row in rows], found, BLOCK)
             total += np.add.reduce(found, axis=0)
-    return _symmetric(total, rows)
+    return _symmetric(total[_pairs(n)], rows)
 
 
-def _symmetric(total: NDArray[np.float64], rows: Sequence[Row]) -> NDArray[np.float64]:
-    """What stands above the diagonal, below it too; the rows are refused if it is not finite."""
-    left, right = _pairs(len(rows))
-    upper = total[left, right]
+def _symmetric(upper: NDArray[np.float64], rows: Sequence[Row]) -> NDArray[np.float64]:
+    """The matrix of what all pairs have, in the order of ``_pairs``; refuses what is not finite."""
     if not np.isfinite(upper).all():
         refuse_non_finite(rows)
-    squared = np.zeros_like(total)
+    left, right = _pairs(len(rows))
+    squared = np.zeros((len(rows), len(rows)))
     squared[left, right] = squared[right, left] = upper
     return squared
 
@@ -91,20 +90,27 @@ def _of_few(rows: Sequence[Row]) -> NDArray[np.float64]:
     n, d = len(rows), len(rows[0])
     width = min(FEW, d)
     scratch = np.empty((2, n, width), np.float32)
-    squares = np.ones((1, n, n))
-    total = np.zeros((n, n))
+    squares = np.empty(n * (n - 1) // 2, np.float32)
+    total = np.zeros(len(squares))
     with np.errstate(over="ignore", invalid="ignore"):
         for low in range(0, d, width):
             block, difference = scratch[:, :, : d - low]
             for index, row in enumerate(rows):
                 block[index] = row[low : low + width]
-            for index in range(n - 1):
-                later = difference[index + 1 :]
-                np.subtract(block[index + 1 :], block[index], out=later)
-                np.vecdot(later, later, out=squares[0, index, index + 1 :])
-            if not (squares.min() > SQUARE_MIN and squares.max() < SQUARE_MAX):
-                _redo_out_of_range(list(block), squares, len(block[0]))
-            total += squares[0]
+            done = 0
+            for lag in range(1, n):
+                count = n - lag
+                apart = difference[:count]
+                np.subtract(block[lag:], block[:count], out=apart)
+                np.vecdot(apart, apart, out=squares[done : done + count])
+                done += count
+            if squares.min() > SQUARE_MIN and squares.max() < SQUARE_MAX:
+                total += squares
+            else:
+                found = np.ones((1, n, n))
+                found[:, *_pairs(n)] = squares
+                _redo_out_of_range(list(block), found, len(block[0]))
+                total += found[0][_pairs(n)]
     return _symmetric(total, rows)
 
 

@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 
 from byzsgd.aggregation import average, compose, coordinate_median
-from byzsgd.aggregation.distances import squared_distances
 from byzsgd.protocol.effects import Aggregate, ComputeGradient, TryModel
 from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Report
 from byzsgd.protocol.variance import Spread, factor
@@ -139,12 +138,11 @@ def _spread(effect: Aggregate, chosen: tuple[int, ...] | None, mean: Vector) -> 
     assert chosen is not None
     if len(chosen) < 2:
         return None
-    # The squared distances of m vectors from their mean add up to those of all their pairs, over m.
-    pairs = squared_distances([effect.vectors[row] for row in chosen]).sum() / 2
     return Spread(
         factor=factor(len(effect.vectors), effect.f),
         count=len(chosen),
-        variance=pairs / len(chosen) / (len(chosen) - 1),
+        variance=sum(distance(effect.vectors[row], mean) ** 2 for row in chosen)
+        / (len(chosen) - 1),
         square=norm(mean) ** 2,
     )
 
@@ -157,11 +155,10 @@ def _left_out(effect: Aggregate, chosen: tuple[int, ...] | None) -> tuple[str, .
 
 def _gather_report(effect: Aggregate, own: str, result: Vector, seconds: float) -> Report:
     """How far the node's own model was from its peers' votes, and the contracted model is."""
-    away = np.sqrt(squared_distances([*effect.vectors, result]))
-    mine = effect.identities.index(own)
-    peers = [index for index in range(len(effect.vectors)) if index != mine]
-    before = {effect.identities[index]: float(away[mine, index]) for index in peers}
-    after = [float(away[-1, index]) for index in peers]
+    votes = dict(zip(effect.identities, effect.vectors, strict=True))
+    mine = votes.pop(own)
+    before = {peer: distance(mine, vote) for peer, vote in votes.items()}
+    after = [distance(result, vote) for vote in votes.values()]
     spread = median(before.values())
     return Report(
         seconds=seconds,
