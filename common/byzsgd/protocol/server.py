@@ -390,10 +390,13 @@ class ParameterServer(Node):
         waits_in_vain = self._asked > 0 and self.deadline < inf
         return missed_a_gather or waits_in_vain
 
+    def _idle(self) -> bool:
+        """Whether the server has nothing to do: it is done, or has asked in vain."""
+        return self.done or (self._asked > 0 and self.deadline < inf)
+
     def _ahead(self, step: int) -> bool:
-        """Whether a step is earlier than that of this server, which has nothing to do there."""
-        idle = self.done or (self._asked > 0 and self.deadline < inf)
-        return idle and 0 <= step < self.model_step
+        """Whether a step that others are at is earlier than that of this server."""
+        return 0 <= step < self.model_step
 
     def _stranded(self, now: float) -> bool:
         """Whether to go back to the earlier step where the others wait, and have waited long.
@@ -402,10 +405,13 @@ class ParameterServer(Node):
         too few for the others to follow, and too many to be missing where the others are. They
         must have said twice that they are there, and the second time when asked long after.
         """
-        if self._catch_up.beside(self.model_step, now) >= 2 * self.cluster.f_servers:
+        if (
+            self._ahead_since < inf
+            and self._catch_up.beside(self.model_step, now) >= 2 * self.cluster.f_servers
+        ):
             # More than liars and the f_ps - 1 others that may have the newest checkpoint.
             self._ahead_since = inf
-        if not self._ahead(self._catch_up.others(now)):
+        if not (self._idle() and self._ahead(self._catch_up.others(now))):
             return False
         self._ahead_since = min(self._ahead_since, now)
         return self._asked_for_models - self._ahead_since >= GO_BACK_AFTER * self.pull_after
@@ -432,7 +438,7 @@ class ParameterServer(Node):
         say: liars who say that they are here can hide that the correct ones are not.
         """
         since = now - self._asked_for_models
-        if self._behind(rumour) or self._ahead(self._catch_up.gathered()):
+        if self._behind(rumour) or (self._idle() and self._ahead(self._catch_up.gathered())):
             return since >= self.pull_after
         waits_long = self._asked >= LONG_WAIT_PULLS and self.deadline < inf
         return waits_long and since >= GO_BACK_AFTER * self.pull_after
