@@ -24,6 +24,12 @@ MESSAGES_A_TURN = 8
 FRAMES_A_TURN = 1000
 """The same in frames: those of an overlong message are thrown away."""
 
+# As plain numbers: what enum.IntFlag makes of | and & takes longer than a call of libzmq.
+EVENTS = int(zmq.EVENTS)
+READABLE = int(zmq.POLLIN)
+NOT_WAITING = int(zmq.DONTWAIT)
+MORE_FOLLOWS = int(zmq.DONTWAIT | zmq.SNDMORE)
+
 T = TypeVar("T")
 
 
@@ -94,15 +100,18 @@ class Channel:
         # A send looks at the state of connections once in a millisecond at most; asking for events
         # makes it look now, or a peer that has connected this instant would count as away.
         self._look()
+        *first, last = frames
         try:
-            self.socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+            for frame in first:
+                self.socket.send(frame, MORE_FOLLOWS, copy=False)
+            self.socket.send(last, NOT_WAITING, copy=False)
         except zmq.ZMQError as error:
             # EAGAIN: the peer is slow, or not there yet. EHOSTUNREACH: it is gone.
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
             return False
         finally:
-            if self._look() & zmq.POLLIN:
+            if self._look() & READABLE:
                 self._soon()
         return True
 
@@ -121,7 +130,7 @@ class Channel:
 
     def _look(self) -> int:
         """What may be done with the socket now: flags of zmq's."""
-        return cast(int, self.socket.get(zmq.EVENTS))
+        return cast(int, self.socket.get(EVENTS))
 
     def _told(self) -> None:
         if self._pauses:
@@ -155,7 +164,7 @@ class Channel:
             if messages == MESSAGES_A_TURN:
                 break
             try:
-                frame = self.socket.recv(zmq.DONTWAIT, copy=False)
+                frame = self.socket.recv(NOT_WAITING, copy=False)
             except zmq.Again:
                 self._emptied_at, self.empty_at = time.monotonic(), inf
                 return
