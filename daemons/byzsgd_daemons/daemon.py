@@ -59,7 +59,9 @@ async def run(
     finally:
         if server:
             server.close()
-    log.info("has stopped at step %d", node.step, extra={"step": node.step})
+    # Not always the same: who is gathering or catching up has no model of its step yet.
+    kept = "" if host.saves.step is None else f", on disk is step {host.saves.step}"
+    log.info("has stopped at step %d%s", node.step, kept, extra={"step": node.step})
 
 
 def _status(host: Host, transport: Transport, loop: asyncio.AbstractEventLoop) -> dict[str, object]:

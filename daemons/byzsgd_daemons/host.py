@@ -336,7 +336,7 @@ class Host:
         if self._checkpoints is None or effect is None:
             return
         try:
-            await self._write(effect)
+            self._kept(await self._write(effect))
         except CheckpointError as error:
             kept = self.saves.step
             on_disk = "nothing is on disk" if kept is None else f"on disk is step {kept}"

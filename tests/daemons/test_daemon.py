@@ -9,12 +9,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from byzsgd.errors import ConfigError
-from byzsgd.protocol import Stop
+from byzsgd.protocol import SaveCheckpoint, Stop
 from byzsgd.transport import TransportError
 from byzsgd_daemons import daemon
 from byzsgd_daemons import host as host_module
@@ -89,6 +91,26 @@ def test_a_running_node_can_be_looked_at(
         "stops: a signal asked for it",
         "has stopped at step 7",
     ]
+
+
+def test_the_last_word_says_what_is_on_disk(
+    puppet: Any, wire: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is catching up has no model of its step yet, but an older one."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        node, transport = puppet(), wire()
+        node.step = 7
+        node.checkpoint = lambda: SaveCheckpoint(4, np.ones(1, np.float32))
+        task = asyncio.create_task(daemon.run(Host(node, checkpoints=tmp_path), transport, None))
+        await transport.running.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+    run(main)
+    assert caplog.messages[-1] == "has stopped at step 7, on disk is step 4"
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000004.safetensors"]
 
 
 def test_without_an_address_nothing_listens(puppet: Any, wire: Any, ports: list[int]) -> None:
