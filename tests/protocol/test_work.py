@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from byzsgd.aggregation.mda import mda, mda_subset
 from byzsgd.protocol import Aggregate, ComputeGradient
 from byzsgd.protocol.variance import Spread
 from byzsgd.protocol.work import aggregate, compute_gradient
@@ -90,6 +91,20 @@ def test_who_is_left_out_is_reported() -> None:
     effect = Aggregate(0, "mda", *votes(2, 900, 4, 3), f=1, model=v(0), learning_rate=1)
 
     assert aggregate(effect).report.left_out == ("w2",)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_update_is_that_of_the_rule(seed: int) -> None:
+    """Bit for bit, though MDA's distances are computed here, for the spread."""
+    vectors = tuple(np.random.default_rng(seed).normal(size=(7, 100)).astype(np.float32))
+    identities = tuple(f"w{number}" for number in range(7))
+    model = np.zeros(100, np.float32)
+    result = aggregate(Aggregate(0, "mda", identities, vectors, 2, model=model, learning_rate=-1))
+
+    assert result.report.spread is not None
+    assert result.vector.tobytes() == mda(vectors, 2).tobytes()
+    chosen = mda_subset(vectors, 2)
+    assert result.report.left_out == tuple(f"w{row}" for row in range(7) if row not in chosen)
 
 
 def test_the_spread_of_an_update() -> None:

@@ -7,8 +7,11 @@ from statistics import median
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from byzsgd.aggregation import average, compose, coordinate_median
+from byzsgd.aggregation.distances import squared_distances
+from byzsgd.aggregation.mda import smallest_diameter_subset
 from byzsgd.protocol.effects import Aggregate, ComputeGradient, TryModel
 from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Report
 from byzsgd.protocol.variance import Spread, factor
@@ -35,15 +38,21 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
     started = clock()
     rule = compose(effect.pre_steps, effect.rule, seed=effect.step)
     chosen: tuple[int, ...] | None = None
-    if rule.select is None:
+    squared: NDArray[np.float64] | None = None
+    if _shows_spread(effect):
+        # MDA's two halves: the distances that it selects by are those of the spread, too.
+        squared = squared_distances(effect.vectors)
+        chosen = smallest_diameter_subset(squared, len(effect.vectors) - effect.f)
+    elif rule.select is not None:
+        chosen = rule.select(effect.vectors, effect.f)
+    if chosen is None:
         result = rule.aggregate(effect.vectors, effect.f)
     else:
-        chosen = rule.select(effect.vectors, effect.f)
         result = average([effect.vectors[index] for index in chosen], 0)
     report = Report(
         seconds=clock() - started,
         left_out=_left_out(effect, chosen),
-        spread=_spread(effect, chosen, result),
+        spread=_spread(effect, chosen, squared, result),
     )
     if effect.own is not None:
         report = _gather_report(effect, effect.own, result, report.seconds)
@@ -127,22 +136,40 @@ def _average_with(momentum: Vector | None, beta: float, gradient: Vector) -> Non
         gradient += np.float32(beta) * momentum
 
 
-def _spread(effect: Aggregate, chosen: tuple[int, ...] | None, mean: Vector) -> Spread | None:
-    """What an update shows of MDA's variance condition.
+def _shows_spread(effect: Aggregate) -> bool:
+    """Whether an aggregation shows something of MDA's variance condition.
 
-    None where the condition says nothing: for models, for another rule, where nobody may lie, and
-    after pre-steps, whose results are no independent gradients.
+    That says nothing of models, of another rule, where nobody may lie, and after pre-steps, whose
+    results are no independent gradients.
     """
-    if effect.rule != "mda" or effect.model is None or effect.f == 0 or effect.pre_steps:
+    updates = effect.rule == "mda" and effect.model is not None
+    return updates and effect.f > 0 and not effect.pre_steps
+
+
+def _spread(
+    effect: Aggregate,
+    chosen: tuple[int, ...] | None,
+    squared: NDArray[np.float64] | None,
+    mean: Vector,
+) -> Spread | None:
+    """What an update shows of MDA's variance condition, if anything.
+
+    Args:
+        effect: The update.
+        chosen: Rows that were selected.
+        squared: ``(n, n)`` float64, squared distances between all rows; None where they show
+            nothing.
+        mean: ``(d,)`` float32, of the selected rows.
+    """
+    if chosen is None or squared is None or len(chosen) < 2:
         return None
-    assert chosen is not None
-    if len(chosen) < 2:
-        return None
+    count = len(chosen)
+    # The squared distances of m vectors from their mean add up to those of all their pairs, over m.
+    pairs = squared[np.ix_(chosen, chosen)].sum() / 2
     return Spread(
         factor=factor(len(effect.vectors), effect.f),
-        count=len(chosen),
-        variance=sum(distance(effect.vectors[row], mean) ** 2 for row in chosen)
-        / (len(chosen) - 1),
+        count=count,
+        variance=pairs / count / (count - 1),
         square=norm(mean) ** 2,
     )
 
@@ -155,10 +182,11 @@ def _left_out(effect: Aggregate, chosen: tuple[int, ...] | None) -> tuple[str, .
 
 def _gather_report(effect: Aggregate, own: str, result: Vector, seconds: float) -> Report:
     """How far the node's own model was from its peers' votes, and the contracted model is."""
-    votes = dict(zip(effect.identities, effect.vectors, strict=True))
-    mine = votes.pop(own)
-    before = {peer: distance(mine, vote) for peer, vote in votes.items()}
-    after = [distance(result, vote) for vote in votes.values()]
+    away = np.sqrt(squared_distances([*effect.vectors, result]))
+    mine = effect.identities.index(own)
+    peers = [index for index in range(len(effect.vectors)) if index != mine]
+    before = {effect.identities[index]: float(away[mine, index]) for index in peers}
+    after = [float(away[-1, index]) for index in peers]
     spread = median(before.values())
     return Report(
         seconds=seconds,
