@@ -33,7 +33,7 @@ from byzsgd.cluster import Cluster
 from byzsgd.messages import Hello, Message, Pull, Reason
 from byzsgd.transport import ZeroMQ, identity_bytes, keys, malloc, queue_messages
 from byzsgd.transport.connection import Connection
-from byzsgd.wire import encode
+from byzsgd.wire import Layout, encode
 
 D = 1_750_000
 """Coordinates: vectors of 7 MB."""
@@ -375,7 +375,7 @@ def rows(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Outcome]]:
 def main() -> None:
     chosen = settings()
     if not chosen.json:
-        budget = identity_bytes(D, queue_messages(D)) / MIB
+        budget = identity_bytes(Layout(D), queue_messages(D)) / MIB
         print(f"vectors of {4 * D / 1e6:g} MB; budget of an identity {budget:.0f} MiB")
         print(f"{'attack':14}{'guard':6}{'peak MiB':>9}{'answered':>9}{'slowest ms':>11}{'CPU':>6}"
               f"{'files':>7}  refused")  # fmt: skip

@@ -19,7 +19,7 @@ from benchmarks import rows
 
 from byzsgd.cluster import WireType
 from byzsgd.messages import Gradient
-from byzsgd.wire import decode, encode
+from byzsgd.wire import Layout, decode, encode
 from byzsgd_daemons.evaluate.memory import train
 from byzsgd_daemons.evaluate.plan import Run
 from byzsgd_daemons.init import Plan
@@ -43,9 +43,10 @@ def calls(d: int) -> dict[str, Callable[[], object]]:
     message, copied = Gradient(1, vector), np.empty_like(vector)
     found: dict[str, Callable[[], object]] = {"copy": lambda: np.copyto(copied, vector)}
     for wire_type in WireType:
-        frames = [bytes(frame) for frame in encode(message, BOOT, wire_type)]
-        found[f"encode {wire_type}"] = lambda t=wire_type: encode(message, BOOT, t)
-        found[f"decode {wire_type}"] = lambda t=wire_type, f=frames: decode(f, d, t)
+        layout = Layout(d, wire_type)
+        frames = [bytes(frame) for frame in encode(message, BOOT, layout)]
+        found[f"encode {wire_type}"] = lambda at=layout: encode(message, BOOT, at)
+        found[f"decode {wire_type}"] = lambda at=layout, f=frames: decode(f, at)
     return found
 
 

@@ -36,7 +36,7 @@ from tests.network.namespaces import Network, lacking
 
 from byzsgd.messages import Model
 from byzsgd.transport import keys, queue_messages
-from byzsgd.wire import decode_header, encode
+from byzsgd.wire import Layout, decode_header, encode
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers/bin/python"
@@ -268,11 +268,12 @@ def line(rounds: int) -> list[Row]:
 def headers(d: int = 1_750_000, calls: int = 2000) -> list[Row]:
     """Microseconds of what is done to a message besides its payload."""
     message, boot = Model(1, np.zeros(d, np.float32)), bytes(8)
-    frames = encode(message, boot)
+    layout = Layout(d)
+    frames = encode(message, boot, layout)
     rows = []
     for work, call in (
-        ("encode", lambda: encode(message, boot)),
-        ("strict decode", lambda: decode_header(frames, d)),
+        ("encode", lambda: encode(message, boot, layout)),
+        ("strict decode", lambda: decode_header(frames, layout)),
     ):
         seconds = timeit.repeat(call, number=calls, repeat=5, timer=time.process_time)
         rows.append(

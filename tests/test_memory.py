@@ -16,13 +16,13 @@ TEXT = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
 SECTION = TEXT.partition("\n## Memory")[2].partition("\n## ")[0]
 
 
-def documented(cluster: Cluster, d: int) -> dict[str, Any]:
+def documented(cluster: Cluster, d: int, buffers: int = 0) -> dict[str, Any]:
     """Every quantity of the documented formula, computed from its text."""
     text = "".join(re.findall(r"```text\n(.*?)```", SECTION, re.DOTALL))
     found: dict[str, Any] = {
         "d": d, "n": len(cluster.nodes), "n_ps": cluster.n_servers, "n_w": cluster.n_workers,
         "f_ps": cluster.f_servers, "f_w": cluster.f_workers, "q_ps": cluster.server_quorum,
-        "q_w": cluster.worker_quorum, "B": cluster.wire_type.itemsize,
+        "q_w": cluster.worker_quorum, "B": cluster.wire_type.itemsize, "u": buffers,
         "MiB": MIB, "KiB": 1024, "ceil": ceil, "min": min,
     }  # fmt: skip
     # A line's words come after two spaces; a line that is indented goes on with a sum.
@@ -43,13 +43,14 @@ def test_the_documented_formula_is_what_is_computed(
     d: int,
     wire_type: WireType,
 ) -> None:
-    """To the byte, on both sides of where a vector is large."""
+    """To the byte, on both sides of where a vector is large, and where some of it is buffers."""
     made = cluster(*shape, wire_type=wire_type)
-    said = documented(made, d)
 
-    assert memory.server_bytes(made, d) == said["server"]
-    assert memory.worker_bytes(made, d) == said["worker"]
-    assert memory.server_usual_bytes(made, d) == said["usual"]
+    for buffers in {0, d // 3}:
+        said = documented(made, d, buffers)
+        assert memory.server_bytes(made, d, buffers=buffers) == said["server"]
+        assert memory.worker_bytes(made, d, buffers=buffers) == said["worker"]
+        assert memory.server_usual_bytes(made, d, buffers=buffers) == said["usual"]
 
 
 def test_the_documented_differences_of_the_synchronous_variant(
@@ -81,6 +82,19 @@ def test_two_bytes_a_coordinate_cost_less_memory(
     assert memory.wire_bytes(half, d) == memory.wire_bytes(full, d) // 2
     assert memory.server_bytes(half, d) < memory.server_bytes(full, d)
     assert memory.worker_bytes(half, d) < 0.8 * memory.worker_bytes(full, d)
+
+
+@pytest.mark.parametrize("count", [memory.wire_bytes, memory.server_bytes,
+                                   memory.server_usual_bytes, memory.worker_bytes])  # fmt: skip
+def test_buffers_cost_as_much_as_in_float32(
+    cluster: Callable[..., Cluster], count: Callable[..., int]
+) -> None:
+    """Where all else is halves; where nothing is, they cost what parameters do."""
+    d = 1_750_000
+    full, half = cluster(5, 7, 1, 2), cluster(5, 7, 1, 2, wire_type="bfloat16")
+
+    assert count(half, d) < count(half, d, buffers=d // 2) < count(half, d, buffers=d - 1)
+    assert count(full, d) == count(full, d, buffers=d // 2)
 
 
 def examples(cluster: Callable[..., Cluster]) -> list[str]:

@@ -162,7 +162,8 @@ class Cluster:
     by default: with f_servers >= 2 a combined attack drives servers further apart."""
     wire_type: WireType = WireType.FLOAT32
     """What vectors travel as between servers and workers; ``float16`` and ``bfloat16`` halve their
-    bytes. In memory, among servers and to operators they are float32 in any case."""
+    bytes. In memory, among servers and to operators they are float32 in any case, and so are
+    buffers."""
     learning_rate: float = 0.1
     """eta: step size of the first step."""
     learning_rate_decay_steps: float = 0.0

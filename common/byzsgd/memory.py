@@ -18,7 +18,7 @@ from byzsgd.transport import (
     queue_messages,
 )
 from byzsgd.transport.zeromq import request_queue_messages
-from byzsgd.wire import FRAME_BYTES
+from byzsgd.wire import FRAME_BYTES, Layout
 
 MIB = 1 << 20
 
@@ -66,18 +66,21 @@ def vector_bytes(d: int) -> int:
     return 4 * d
 
 
-def wire_bytes(cluster: Cluster, d: int) -> int:
+def wire_bytes(cluster: Cluster, d: int, *, buffers: int = 0) -> int:
     """Bytes of a vector on the wire between a server and a worker."""
-    return cluster.wire_type.itemsize * d
+    return Layout(d, cluster.wire_type, buffers).payload_bytes
 
 
-def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int:
+def server_bytes(
+    cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES, *, buffers: int = 0
+) -> int:
     """Resident memory of a server, at most.
 
     Args:
         cluster: The cluster file's content.
         d: Coordinates of every vector.
         base: Of a server that holds no vector yet.
+        buffers: So many of the coordinates are buffers, not parameters.
     """
     n_ps, n_w, steps = cluster.n_servers, cluster.n_workers, WINDOW_STEPS
     gradients = steps
@@ -95,13 +98,13 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
     sent_rounded = waiting * to_workers + _roundings(cluster)
     # Peers, servers that are dialled, and whoever has logged in and is not known yet.
     senders = len(cluster.nodes) - 1 + n_ps - 1 + 1
-    received = identity_bytes(d, queue_messages(d))
+    received = identity_bytes(Layout(d), queue_messages(d))
     hostile = _unlimited(cluster) + 1 + cluster.f_servers
     connections = 2 * _connections(cluster) + n_ps - 1
     return (
         base
         + vector_bytes(d) * (kept + read + sent)
-        + wire_bytes(cluster, d) * sent_rounded
+        + wire_bytes(cluster, d, buffers=buffers) * sent_rounded
         + received * senders
         + _small_frames_bytes(received) * hostile
         + connection_bytes(d) * connections
@@ -109,7 +112,7 @@ def server_bytes(cluster: Cluster, d: int, base: int = SERVER_BASE_BYTES) -> int
     )
 
 
-def server_usual_bytes(cluster: Cluster, d: int) -> int:
+def server_usual_bytes(cluster: Cluster, d: int, *, buffers: int = 0) -> int:
     """Resident memory of a server in a calm run, after some steps.
 
     All peers are correct and equally fast, so that their vectors come at the same time, and nothing
@@ -119,6 +122,7 @@ def server_usual_bytes(cluster: Cluster, d: int) -> int:
     Args:
         cluster: The cluster file's content.
         d: Coordinates of every vector.
+        buffers: So many of them are buffers, not parameters.
     """
     n_ps, n_w = cluster.n_servers, cluster.n_workers
     # Gradients; peers' last models, and votes of those a little ahead; of a model: its own, its
@@ -130,18 +134,21 @@ def server_usual_bytes(cluster: Cluster, d: int) -> int:
     return (
         USUAL_BASE_BYTES
         + vector_bytes(d) * kept
-        + wire_bytes(cluster, d) * read
+        + wire_bytes(cluster, d, buffers=buffers) * read
         + connection_bytes(d) * connections
     )
 
 
-def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int:
+def worker_bytes(
+    cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES, *, buffers: int = 0
+) -> int:
     """Resident memory of a worker, at most, without its data set and what its task takes.
 
     Args:
         cluster: The cluster file's content.
         d: Coordinates of every vector.
         base: Of a worker that holds no vector yet.
+        buffers: So many of the coordinates are buffers, not parameters.
     """
     n_ps = cluster.n_servers
     # The window; the quorums of two pieces of work; the median, the gradient, the average sent
@@ -155,11 +162,11 @@ def worker_bytes(cluster: Cluster, d: int, base: int = WORKER_BASE_BYTES) -> int
     sent = request_queue_messages(d) * n_ps + _roundings(cluster)
     if cluster.variant is Variant.SYNCHRONOUS:
         sent += _roundings(cluster) * (KEPT_MAX - 1)
-    received = identity_bytes(d, queue_messages(d), cluster.wire_type.itemsize)
+    received = identity_bytes(Layout(d, cluster.wire_type, buffers), queue_messages(d))
     return (
         base
         + vector_bytes(d) * (kept + read)
-        + wire_bytes(cluster, d) * (read + sent)
+        + wire_bytes(cluster, d, buffers=buffers) * (read + sent)
         + (received + connection_bytes(d)) * 2 * n_ps
         + _small_frames_bytes(received) * 2 * cluster.f_servers
         + OVERSHOOT_BYTES

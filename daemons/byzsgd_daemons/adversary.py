@@ -108,6 +108,7 @@ async def lie(
             config.secret_key(node, own),
             len(initial.vector),
             _Liar(liar, drill),
+            buffers=initial.buffers,
             bind_host=settings.bind,
         )
     loop = asyncio.get_running_loop()

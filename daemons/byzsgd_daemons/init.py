@@ -287,7 +287,7 @@ overlapped_gather = {overlapped_gather}
 
 # What vectors travel as between servers and workers. "bfloat16" halves their bytes and keeps their
 # range; "float16" is finer, and ends at 65504. Models and gradients are rounded to it, servers'
-# own models never. "float32": as they are.
+# own models and BatchNorm's averages never. "float32": as they are.
 wire_type = {wire_type}
 
 # How servers aggregate gradients: mda is ByzSGD's; krum needs worker_quorum >= 2 f_workers + 3;

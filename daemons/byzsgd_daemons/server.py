@@ -37,7 +37,13 @@ async def serve(settings: config.Settings) -> None:
     if unready:
         host.unsaved(unready)
     transport = ZeroMQ(
-        settings.id, cluster, secret, len(server.vector), host, bind_host=settings.bind
+        settings.id,
+        cluster,
+        secret,
+        len(server.vector),
+        host,
+        buffers=server.buffers,
+        bind_host=settings.bind,
     )
     await daemon.run(host, transport, http, Reload(settings, cluster, transport))
 

@@ -43,5 +43,5 @@ async def serve(settings: config.Settings) -> None:
         buffers=buffers,
     )
     host = Host(worker, gradient=task.source(share).gradient, stop_seconds=settings.stop_seconds)
-    transport = ZeroMQ(settings.id, cluster, secret, d, host)
+    transport = ZeroMQ(settings.id, cluster, secret, d, host, buffers=buffers)
     await daemon.run(host, transport, http, Reload(settings, cluster, transport))

@@ -11,7 +11,7 @@ from byzsgd.aggregation import coordinate_median
 from byzsgd.errors import WireError
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Model, Pull, Reason
 from byzsgd.protocol.window import WINDOW_STEPS
-from byzsgd.wire import decode, encode
+from byzsgd.wire import Layout, decode, encode
 
 Make = Callable[..., Any]
 FOUR = ("s1", "s2", "s3", "s4")
@@ -66,7 +66,7 @@ def test_1_the_first_of_two_different_vectors_counts(server: Make) -> None:
 def test_2_no_invalid_vector_reaches_a_node(vector: np.ndarray, reason: Reason) -> None:
     """Wrong length, dtype or step, or a non-finite coordinate: refused, as if it had never come."""
     with pytest.raises(WireError) as refusal:
-        decode(encode(Gradient(0, vector), bytes(8)), 3)
+        decode(encode(Gradient(0, vector), bytes(8)), Layout(3))
 
     assert refusal.value.reason == reason
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from byzsgd.cluster import Cluster, WireType
 from byzsgd.simulation import Faults, Simulation
+from byzsgd.tasks.torch_task import TorchTask
 
 HALVES = (WireType.FLOAT16, WireType.BFLOAT16)
 SHAPE = (7, 2, 5, 1)
@@ -72,6 +75,31 @@ def test_equal_quorums_equal_models(half: WireType, simulate: Simulate) -> None:
 
     assert len({model.tobytes() for model in models}) == 1
     assert (models[0].view(np.uint32) & 0x1FFF).any(), "float32 to the last bit"
+
+
+def test_running_averages_are_not_rounded(cluster: Callable[..., Cluster]) -> None:
+    """They get to mean and variance of the data, by changes smaller than a half can tell.
+
+    And take four bytes each, both ways.
+    """
+    examples = 3 + 2 * torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    data = examples, (examples[:, 0] > 3).long()
+    task = TorchTask(
+        model=lambda: nn.Sequential(nn.BatchNorm1d(2, momentum=0.01), nn.Linear(2, 2)),
+        data=lambda _share: data,
+        loss=nn.functional.cross_entropy,
+        test_data=lambda: data,
+    )
+    numbers = {"steps": 400, "learning_rate": 0.01, "batch_size": 64, "wire_type": "bfloat16"}
+    simulation = run(Simulation(cluster(1, 2, 0, 0, **numbers), task, seed=1))
+
+    averages = simulation.servers["s1"].vector[-task.n_buffers() :]
+    variance, mean = torch.var_mean(examples, dim=0)
+    np.testing.assert_allclose(averages, torch.cat([mean, variance]), rtol=0.05)
+    d, buffers = len(simulation.servers["s1"].vector), task.n_buffers()
+    payload = 2 * (d - buffers) + 4 * buffers
+    for kind in ("model", "gradient"):
+        assert payload < simulation.bytes[kind] / simulation.messages[kind] < payload + 100
 
 
 def test_rounded_votes_in_a_gather_would_stop_the_training(

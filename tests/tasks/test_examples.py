@@ -113,7 +113,7 @@ def test_whoever_averages_the_lies_learns_nothing(
 
 
 def test_half_the_bytes_will_do(train: Callable[..., Simulation], example: Example) -> None:
-    """Averages are rounded to bfloat16, too, as all else between servers and workers."""
+    """Parameters are rounded to bfloat16 between servers and workers; averages are not."""
     assert min(train(5, 1, 1, wire_type="bfloat16").accuracies().values()) > example.reaches
 
 

@@ -96,19 +96,24 @@ class Net:
         return replace(self.cluster, nodes=nodes)
 
     def transport(
-        self, identity: str, d: int, recorder: Recorder, cluster: Cluster | None = None
+        self,
+        identity: str,
+        d: int,
+        recorder: Recorder,
+        cluster: Cluster | None = None,
+        buffers: int = 0,
     ) -> ZeroMQ:
         """A transport that is not open yet."""
-        secret = self.keys[identity].secret
-        return ZeroMQ(identity, cluster or self.cluster, secret, d, recorder, io_threads=1)
+        members, secret = cluster or self.cluster, self.keys[identity].secret
+        return ZeroMQ(identity, members, secret, d, recorder, buffers=buffers, io_threads=1)
 
     @asynccontextmanager
     async def running(
-        self, identity: str, *, d: int = 3, cluster: Cluster | None = None
+        self, identity: str, *, d: int = 3, cluster: Cluster | None = None, buffers: int = 0
     ) -> AsyncIterator[tuple[ZeroMQ, Recorder]]:
         """A transport that is open and receives."""
         recorder = Recorder()
-        transport = self.transport(identity, d, recorder, cluster)
+        transport = self.transport(identity, d, recorder, cluster, buffers)
         await transport.open()
         run = asyncio.create_task(transport.run())
         try:

@@ -20,7 +20,7 @@ from byzsgd.messages import Gradient, Pull, Reason
 from byzsgd.transport import CONNECTIONS_MAX, LOGIN_BYTES, STRANGER, STRANGERS_MAX, identity_bytes
 from byzsgd.transport.connection import SUPPORTED, Connection
 from byzsgd.transport.guard import SUBSCRIPTION_BYTES, Guard, message_bytes, surplus, wire_bytes
-from byzsgd.wire import encode
+from byzsgd.wire import Layout, encode
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="watching connections takes Linux's TCP_INFO")
 
@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 D_OF_BENCHMARK, QUEUE = 1_750_000, 2
 
-OF_AN_IDENTITY = identity_bytes(D_OF_BENCHMARK, QUEUE) + memory.OVERSHOOT_BYTES
+OF_AN_IDENTITY = identity_bytes(Layout(D_OF_BENCHMARK), QUEUE) + memory.OVERSHOOT_BYTES
 """What the formula of docs/reliability.md allows one identity on one connection."""
 
 OF_CONNECTIONS = (CONNECTIONS_MAX - 1) * memory.connection_bytes(D_OF_BENCHMARK)
@@ -288,7 +288,7 @@ def test_bytes_on_the_wire() -> None:
     """33 bytes of CURVE a frame, and two or nine of ZMTP."""
     assert wire_bytes([]) == 0
     assert wire_bytes([0, 222, 223]) == (33 + 2) + (255 + 2) + (256 + 9)
-    assert identity_bytes(3, 1) > 3 * message_bytes(3)
+    assert identity_bytes(Layout(3), 1) > 3 * message_bytes(Layout(3))
 
 
 def _descriptors() -> int:

@@ -15,7 +15,7 @@ import zmq
 from byzsgd.messages import GatherModel, Gradient, Hello, Model, Pull, Reason
 from byzsgd.transport import STRANGER, TransportError, keys
 from byzsgd.transport.channel import MESSAGES_A_TURN
-from byzsgd.wire import encode, frame_count
+from byzsgd.wire import Layout, encode
 
 BOOT = b"8 bytes!"
 VECTOR = np.float32([1, -2, 0.5])
@@ -483,7 +483,7 @@ def test_a_message_of_too_many_frames_is_refused(net, outsiders) -> None:
             liar.send_multipart(encode(Pull(2), BOOT))
             assert await at_s1.message(Pull) == ("w1", Pull(2))
 
-            detail = f"wrong-length: {frame_count(3) + 1} frames for 3 coordinates"
+            detail = f"wrong-length: {Layout(3).frame_count + 1} frames for 3 coordinates"
             assert at_s1.refused_ == [("w1", Reason.WRONG_LENGTH, detail)]
 
     on_asyncio(main)

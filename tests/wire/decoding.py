@@ -6,23 +6,30 @@ from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Model, Reason
 from byzsgd.vectors import is_finite, is_vector
-from byzsgd.wire import Received, decode, encode
+from byzsgd.wire import Layout, Received, decode, encode
 from byzsgd.wire.codec import Frame
 
 D = 3
 """Coordinates of every vector here: what is checked does not depend on how many there are."""
+
+LAYOUTS = (
+    *(Layout(D, wire_type) for wire_type in WireType),
+    Layout(D, WireType.FLOAT16, 1),
+    Layout(D, WireType.BFLOAT16, 2),
+)
+"""What nodes may agree on: the three types, and halves with buffers after them."""
 
 DETAIL_CHARS_MAX = 200
 """Of a refusal's text, which goes into a log: a peer must not be able to fill that."""
 
 
 def check(data: bytes) -> None:
-    """Assert the property of the frames that some bytes stand for, whatever type is agreed on."""
-    for wire_type in WireType:
-        check_frames(split(data), wire_type)
+    """Assert the property of the frames that some bytes stand for, whatever is agreed on."""
+    for layout in LAYOUTS:
+        check_frames(split(data), layout)
 
 
-def check_frames(frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32) -> bool:
+def check_frames(frames: Sequence[Frame], layout: Layout = LAYOUTS[0]) -> bool:
     """Whether frames are a message; assert that they are one in full, or refused in good order.
 
     A message comes back out of its own encoding, byte for byte, and its vector is the payload.
@@ -30,7 +37,7 @@ def check_frames(frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32
     """
     received: Received | WireError
     try:
-        received = decode(frames, D, wire_type)
+        received = decode(frames, layout)
     except WireError as refusal:
         received = refusal
     if isinstance(received, WireError):
@@ -40,9 +47,9 @@ def check_frames(frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32
     message = received.message
     assert type(message.step) is int
     assert 0 <= message.step <= STEP_MAX
-    encoded = [bytes(frame) for frame in encode(message, received.boot, wire_type)]
-    again = decode(encoded, D, wire_type)
-    assert [bytes(frame) for frame in encode(again.message, again.boot, wire_type)] == encoded
+    encoded = [bytes(frame) for frame in encode(message, received.boot, layout)]
+    again = decode(encoded, layout)
+    assert [bytes(frame) for frame in encode(again.message, again.boot, layout)] == encoded
     assert (type(again.message), again.message.step) == (type(message), message.step)
     if isinstance(message, Model | GatherModel | Gradient):
         assert is_vector(message.vector, D)

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire import decoding
-from tests.wire.decoding import check, check_frames, join, split
+from tests.wire.decoding import LAYOUTS, check, check_frames, join, split
 
-from byzsgd.cluster import WireType
 from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Model, Pull
-from byzsgd.wire import encode
+from byzsgd.wire import Layout, encode
 from byzsgd.wire.limits import HEADER_BYTES_MAX
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
@@ -40,8 +39,8 @@ ends = st.sampled_from([b"", b"\xc0", b"\xc3", b"\xca\x7f\xc0\0\0", b"\xc6\0\0\0
 @st.composite
 def mutated(draw: st.DrawFn) -> list[bytes]:
     """Frames of a message in which bytes, lengths or whole frames were changed."""
-    message, wire_type = draw(st.sampled_from(MESSAGES)), draw(st.sampled_from(WireType))
-    frames = [bytes(frame) for frame in encode(message, BOOT, wire_type)]
+    message, layout = draw(st.sampled_from(MESSAGES)), draw(st.sampled_from(LAYOUTS))
+    frames = [bytes(frame) for frame in encode(message, BOOT, layout)]
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(frames) - 1))
         frame = frames[at]
@@ -65,12 +64,10 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(frames=mutated(), wire_type=st.sampled_from(WireType))
-def test_what_was_a_message_is_one_in_full_or_refused(
-    frames: list[bytes], wire_type: WireType
-) -> None:
-    """Never half of one, and nothing but a WireError is raised; also of another wire type."""
-    check_frames(frames, wire_type)
+@given(frames=mutated(), layout=st.sampled_from(LAYOUTS))
+def test_what_was_a_message_is_one_in_full_or_refused(frames: list[bytes], layout: Layout) -> None:
+    """Never half of one, and nothing but a WireError is raised; also of another layout."""
+    check_frames(frames, layout)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -82,25 +79,23 @@ def test_any_bytes_are_refused_or_a_message(data: bytes) -> None:
 
 def test_a_message_passes_what_is_asked_of_any_bytes() -> None:
     """So that the property is not one of refusals alone."""
-    for message, wire_type in product(MESSAGES, WireType):
-        frames = [bytes(frame) for frame in encode(message, BOOT, wire_type)]
-        assert check_frames(frames, wire_type)
+    for message, layout in product(MESSAGES, LAYOUTS):
+        frames = [bytes(frame) for frame in encode(message, BOOT, layout)]
+        assert check_frames(frames, layout)
         assert split(join(frames)) == frames
 
 
 def test_what_the_fuzzer_found_is_still_refused_or_a_message() -> None:
     """Every branch of the decoder that it reached, at every change of the code."""
     found = {
-        (path.name, wire_type): check_frames(split(path.read_bytes()), wire_type)
+        (path.name, layout): check_frames(split(path.read_bytes()), layout)
         for path in CORPUS
-        for wire_type in WireType
+        for layout in LAYOUTS
     }
 
     assert len(CORPUS) >= 50
-    for agreed in WireType:
-        assert any(
-            is_message for (_, wire_type), is_message in found.items() if wire_type is agreed
-        )
+    for agreed in LAYOUTS:
+        assert any(is_message for (_, layout), is_message in found.items() if layout == agreed)
     assert sum(path.stat().st_size for path in CORPUS) < 200 * 1024
 
 
@@ -138,14 +133,14 @@ def test_the_property_notices_a_decoder_that_believes(monkeypatch: pytest.Monkey
     frames = [bytes(frame) for frame in encode(Gradient(1, VECTOR), BOOT)]
     genuine = decoding.decode
 
-    def careless(frames: list[bytes], d: int, wire_type: WireType) -> object:
-        received = genuine(frames, d, wire_type)
+    def careless(frames: list[bytes], layout: Layout) -> object:
+        received = genuine(frames, layout)
         received.message.vector[0] = 5
         return received
 
     monkeypatch.setattr(decoding, "decode", careless)
     with pytest.raises(AssertionError):
         check_frames(frames)
-    monkeypatch.setattr(decoding, "decode", lambda frames, d, wire_type: {}["a bug"])
+    monkeypatch.setattr(decoding, "decode", lambda frames, layout: {}["a bug"])
     with pytest.raises(KeyError):
         check_frames(frames)

@@ -1,12 +1,15 @@
 """Messages to frames and back, and what any other bytes come to."""
 
 import struct
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
@@ -14,13 +17,14 @@ from byzsgd.messages import STEP_MAX, GatherModel, Gradient, Hello, Message, Mod
 from byzsgd.wire import (
     FRAME_BYTES,
     KIND_OF,
+    Layout,
     Received,
     complete,
     decode,
     decode_header,
     encode,
-    frame_count,
     halves,
+    limits,
 )
 from byzsgd.wire.codec import Frame
 from byzsgd.wire.limits import DIGESTS_MAX, HEADER_BYTES_MAX
@@ -59,7 +63,7 @@ def vector_frames(payload: bytes, announced: int | None = None, **fields: object
 
 def reason(frames: list[Frame], d: int = D) -> str:
     with pytest.raises(WireError) as refusal:
-        decode(frames, d)
+        decode(frames, Layout(d))
     return refusal.value.reason
 
 
@@ -69,7 +73,7 @@ def reason(frames: list[Frame], d: int = D) -> str:
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_what_is_encoded_is_decoded(message: Message) -> None:
     """A message survives the wire, and so does the boot of its sender."""
-    received = decode(encode(message, BOOT), D)
+    received = decode(encode(message, BOOT), Layout(D))
 
     assert received.boot == BOOT
     assert type(received.message) is type(message)
@@ -90,7 +94,7 @@ def test_a_vector_is_cut_into_full_frames_and_a_rest(d: int) -> None:
     assert [len(frame) for frame in frames[1:-1]] == [FRAME_BYTES] * (len(frames) - 2)
     assert 1 <= len(frames[-1]) <= FRAME_BYTES
     assert b"".join(frames[1:]) == vector.tobytes()
-    assert (decode(frames, d).message.vector == vector).all()  # type: ignore[union-attr]
+    assert (decode(frames, Layout(d)).message.vector == vector).all()  # type: ignore[union-attr]
 
 
 def test_encoding_copies_no_vector() -> None:
@@ -109,7 +113,7 @@ def test_decoding_copies_every_vector() -> None:
     frames = framed(Model(0, VECTOR))
     askew = memoryview(b"x" + frames[1])[1:]
 
-    vector = decode([frames[0], askew], D).message.vector  # type: ignore[union-attr]
+    vector = decode([frames[0], askew], Layout(D)).message.vector  # type: ignore[union-attr]
 
     assert vector.flags.aligned
     assert vector.flags.writeable
@@ -136,7 +140,7 @@ def test_the_largest_header_fits() -> None:
     frames = encode(hello, BOOT)
 
     assert len(frames[0]) <= HEADER_BYTES_MAX
-    assert decode(frames, D).message == hello
+    assert decode(frames, Layout(D)).message == hello
 
 
 @pytest.mark.parametrize(
@@ -169,16 +173,20 @@ def test_half_a_vector_is_cut_into_full_frames_and_comes_out_rounded(
     """Frames of 1 MiB hold twice as many coordinates; the joined frames are one document."""
     vector = np.random.default_rng(d).standard_normal(d, np.float32)
 
-    frames = encode(Gradient(1, vector), BOOT, wire_type)
+    layout = Layout(d, wire_type)
+
+    frames = encode(Gradient(1, vector), BOOT, layout)
 
     sizes = [len(frame) for frame in frames[1:]]
     assert sum(sizes) == 2 * d
-    assert len(frames) == frame_count(d, 2)
+    assert len(frames) == layout.frame_count
     assert sizes[:-1] == [FRAME_BYTES] * (len(sizes) - 1)
     document = msgpack.unpackb(b"".join(frames), max_bin_len=2**31)
     assert document["n"] == d
-    assert document["data"] == halves.pack(vector, wire_type)
-    received = decode(frames, d, wire_type)
+    packed = np.empty(2 * d, np.uint8)
+    halves.pack(vector, wire_type, packed)
+    assert document["data"] == packed.tobytes()
+    received = decode(frames, layout)
     assert received.message.vector.tobytes() == halves.rounded(vector, wire_type).tobytes()  # type: ignore[union-attr]
 
 
@@ -188,7 +196,7 @@ def test_a_header_is_the_same_but_for_the_length_of_its_data(
     message: Message, wire_type: WireType
 ) -> None:
     """Nothing names the type: it is agreed on, as d is."""
-    full, half = encode(message, BOOT), encode(message, BOOT, wire_type)
+    full, half = encode(message, BOOT), encode(message, BOOT, Layout(D, wire_type))
 
     if isinstance(message, Pull | Hello):
         assert full == half
@@ -203,26 +211,25 @@ def test_a_vector_of_another_length_than_agreed_is_refused(
     sent: WireType, agreed: WireType
 ) -> None:
     """Whatever the header says of its n."""
-    frames = [bytes(frame) for frame in encode(Gradient(1, VECTOR), BOOT, sent)]
+    frames = [bytes(frame) for frame in encode(Gradient(1, VECTOR), BOOT, Layout(D, sent))]
 
     if sent.itemsize == agreed.itemsize:
-        decode_header(frames, D, agreed)
+        decode_header(frames, Layout(D, agreed))
         return
     with pytest.raises(WireError) as refusal:
-        decode_header(frames, D, agreed)
+        decode_header(frames, Layout(D, agreed))
     assert refusal.value.reason == Reason.WRONG_LENGTH
 
 
 @pytest.mark.parametrize("wire_type", HALVES)
 def test_half_the_bytes_of_twice_as_many_coordinates_are_refused(wire_type: WireType) -> None:
     """The right number of bytes with another n is a wrong length, as are n and bytes that fit."""
-    longer = [
-        bytes(frame) for frame in encode(Gradient(1, np.zeros(2 * D, np.float32)), BOOT, wire_type)
-    ]
+    message = Gradient(1, np.zeros(2 * D, np.float32))
+    longer = [bytes(frame) for frame in encode(message, BOOT, Layout(2 * D, wire_type))]
 
     for agreed in (WireType.FLOAT32, wire_type):
         with pytest.raises(WireError) as refusal:
-            decode(longer, D, agreed)
+            decode(longer, Layout(D, agreed))
         assert refusal.value.reason == Reason.WRONG_LENGTH
 
 
@@ -235,11 +242,123 @@ def test_a_half_that_is_not_finite_is_refused(
     """Rounding makes nothing finite that was not."""
     vector = np.zeros(2 * PER_FRAME + 1, dtype=np.float32)
     vector[where] = value
-    frames = encode(Gradient(1, vector), BOOT, wire_type)
+    layout = Layout(len(vector), wire_type)
+    frames = encode(Gradient(1, vector), BOOT, layout)
 
     with pytest.raises(WireError) as refusal:
-        decode(frames, len(vector), wire_type)
+        decode(frames, layout)
     assert refusal.value.reason == Reason.NON_FINITE
+
+
+# Buffers
+
+
+def cut_at(size: int) -> AbstractContextManager[object]:
+    """Frames of so many bytes, so that few coordinates take many."""
+    return mock.patch.object(limits, "FRAME_BYTES", size)
+
+
+@st.composite
+def laid_out(draw: st.DrawFn) -> tuple[Layout, np.ndarray, int]:
+    """A layout, a vector of it, and how long frames are."""
+    d = draw(st.integers(1, 24))
+    layout = Layout(d, draw(st.sampled_from(WireType)), draw(st.integers(0, d - 1)))
+    bits = draw(arrays(np.uint32, d, elements=st.integers(0, 2**32 - 1)))
+    return layout, bits.view(np.float32), 4 * draw(st.integers(1, 12))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(drawn=laid_out())
+def test_buffers_come_out_as_they_went_in_wherever_frames_are_cut(
+    drawn: tuple[Layout, np.ndarray, int],
+) -> None:
+    """First the halves, then float32; one number that is not finite anywhere is refused."""
+    layout, vector, frame_bytes = drawn
+    low = layout.d - layout.buffers
+
+    with cut_at(frame_bytes):
+        frames = encode(Gradient(1, vector), BOOT, layout)
+        assert len(frames) == layout.frame_count
+        assert {len(frame) for frame in frames[1:-1]} <= {frame_bytes}
+        document = msgpack.unpackb(b"".join(frames))
+        if not np.isfinite(vector).all():
+            with pytest.raises(WireError) as refusal:
+                decode(frames, layout)
+            assert refusal.value.reason == Reason.NON_FINITE
+            return
+        received = decode(frames, layout).message.vector  # type: ignore[union-attr]
+
+    assert len(document["data"]) == layout.payload_bytes
+    assert document["data"].endswith(vector[low:].tobytes())
+    assert received[low:].tobytes() == vector[low:].tobytes()
+    assert received[:low].tobytes() == halves.rounded(vector[:low], layout.wire_type).tobytes()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(drawn=laid_out(), other=laid_out(), changed=st.integers(-9, 9))
+def test_another_layout_or_length_is_refused_before_the_payload_is_read(
+    drawn: tuple[Layout, np.ndarray, int], other: tuple[Layout, np.ndarray, int], changed: int
+) -> None:
+    """Whatever the number of buffers: who disagrees about it is misread by nobody."""
+    layout, vector, frame_bytes = drawn
+    vector = np.zeros_like(vector)
+
+    with cut_at(frame_bytes):
+        frames = [bytes(frame) for frame in encode(Gradient(1, vector), BOOT, layout)]
+        payload = b"".join(frames[1:])
+        resized = payload[:changed] if changed < 0 else payload + bytes(changed)
+        cuts = range(0, len(resized), frame_bytes)
+        resized_frames = [frames[0], *(resized[low : low + frame_bytes] for low in cuts)]
+        for mine, found, fits in (
+            (other[0], frames, (other[0].d, other[0].rounded) == (layout.d, layout.rounded)),
+            (layout, resized_frames, changed == 0),
+        ):
+            if fits:
+                decode_header(found, mine)
+                continue
+            with pytest.raises(WireError) as refusal:
+                decode_header(found, mine)
+            allowed = {Reason.WRONG_LENGTH} if resized else {Reason.MALFORMED, Reason.WRONG_LENGTH}
+            assert refusal.value.reason in allowed
+
+
+@pytest.mark.parametrize("wire_type", HALVES)
+@pytest.mark.parametrize("rounded", [1, 2 * PER_FRAME - 1, 2 * PER_FRAME, 2 * PER_FRAME + 1])
+@pytest.mark.parametrize("buffers", [1, PER_FRAME])
+def test_full_frames_hold_halves_and_buffers(
+    rounded: int, buffers: int, wire_type: WireType
+) -> None:
+    """Also where a mebibyte ends within a buffer; a NaN is found in each of the first and last."""
+    layout = Layout(rounded + buffers, wire_type, buffers)
+    vector = np.random.default_rng(rounded).standard_normal(layout.d, np.float32)
+
+    frames = encode(Model(1, vector), BOOT, layout)
+
+    assert [len(frame) for frame in frames[1:-1]] == [FRAME_BYTES] * (layout.frame_count - 2)
+    received = decode(frames, layout).message.vector  # type: ignore[union-attr]
+    assert received.flags.owndata
+    assert (received[rounded:] == vector[rounded:]).all()
+    assert (received[:rounded] == halves.rounded(vector[:rounded], wire_type)).all()
+    for where in (rounded - 1, rounded, layout.d - 1):
+        broken = vector.copy()
+        broken[where] = np.nan
+        with pytest.raises(WireError) as refusal:
+            decode(encode(Model(1, broken), BOOT, layout), layout)
+        assert refusal.value.reason == Reason.NON_FINITE
+
+
+def test_float32_is_the_same_bytes_with_buffers() -> None:
+    """And no copy: nothing is rounded that buffers could be spared."""
+    frames = encode(Model(7, VECTOR), BOOT, Layout(D, buffers=2))
+
+    assert [bytes(frame) for frame in frames] == framed(Model(7, VECTOR))
+    assert np.shares_memory(np.frombuffer(frames[1], np.float32), VECTOR)
+
+
+def test_no_half_message_is_made_of_a_vector_of_another_length() -> None:
+    """Nor of one that its layout does not fit."""
+    with pytest.raises(AssertionError):
+        encode(Model(7, VECTOR), BOOT, Layout(D + 1))
 
 
 # Strict decoding
@@ -305,7 +424,7 @@ def test_a_key_twice_is_malformed() -> None:
 
     assert reason([twice]) == Reason.MALFORMED
     assert reason([hello.replace(b"\xa1b", b"\xa1a")]) == Reason.MALFORMED
-    assert decode([hello], D).message.step == 7
+    assert decode([hello], Layout(D)).message.step == 7
 
 
 def test_another_version_is_named() -> None:
@@ -376,11 +495,11 @@ def test_a_header_is_judged_without_its_payload() -> None:
     """Decoding a header reads no byte of the payload; completing it does."""
     frames = framed(Model(7, np.float32([1, np.nan, 3])))
 
-    checked = decode_header(frames, D)
+    checked = decode_header(frames, Layout(D))
 
     assert (checked.kind, checked.step, checked.payload_bytes) == ("model", 7, 4 * D)
     with pytest.raises(WireError, match="non-finite"):
-        complete(checked, frames)
+        complete(checked, frames, Layout(D))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +564,7 @@ def test_a_mutated_message_is_refused_or_still_a_message(
 
     outcome: Received | WireError
     try:
-        outcome = decode(frames, D)
+        outcome = decode(frames, Layout(D))
     except WireError as refusal:
         outcome = refusal
 

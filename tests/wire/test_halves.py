@@ -45,7 +45,9 @@ def nearest(value: float, half: WireType) -> int:
 
 
 def packed(vector: Vector, half: WireType) -> list[int]:
-    return list(np.frombuffer(pack(vector, half), "<u2"))
+    out = np.empty(2 * len(vector), np.uint8)
+    pack(vector, half, out)
+    return list(out.view("<u2"))
 
 
 @either

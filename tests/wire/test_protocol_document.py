@@ -7,7 +7,7 @@ import numpy as np
 
 from byzsgd.cluster import WireType
 from byzsgd.messages import Model, Pull, Reason
-from byzsgd.wire import Kind, encode
+from byzsgd.wire import Kind, Layout, encode
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 BOOT = bytes(range(0xA0, 0xA8))
@@ -20,9 +20,10 @@ def hex_examples() -> list[list[bytes]]:
 
 
 def test_the_examples_are_what_is_sent() -> None:
-    """The page's bytes are those of its model, in two types, and of its pull."""
-    model = Model(7, np.float32([1, -2, 0.5]))
-    sent = [encode(model, BOOT), encode(model, BOOT, WireType.BFLOAT16), encode(Pull(7), BOOT)]
+    """The page's bytes are those of its model, in three layouts, and of its pull."""
+    layouts = (Layout(3), Layout(3, WireType.BFLOAT16), Layout(3, WireType.BFLOAT16, 1))
+    sent = [encode(Model(7, np.float32([1, -2, 0.5])), BOOT, layout) for layout in layouts]
+    sent.append(encode(Pull(7), BOOT))
 
     assert hex_examples() == [[bytes(frame) for frame in frames] for frames in sent]
 

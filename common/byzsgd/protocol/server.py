@@ -95,11 +95,12 @@ class ParameterServer(Node):
         """``(d,)`` float32: the model of ``model_step``. Never changed, only replaced."""
         self.model_step = step
         """The step that ``vector`` is scattered for: one less than ``step`` during a gather."""
+        self.buffers = buffers
+        """So many coordinates at the end of every vector are buffers."""
         self._phase = Phase.SCATTER
         self._others = tuple(peer for peer in cluster.servers if peer != identity)
         self._gathers = Gathers.of(cluster, gather_period)
         self._checkpoint_period = checkpoint_period
-        self._buffers = buffers
         self._gradients = Window(cluster.workers, WINDOW_STEPS)
         self._models = Window(cluster.servers, WINDOW_STEPS)
         self._catch_up = CatchUp(
@@ -287,7 +288,7 @@ class ParameterServer(Node):
                 model=self.vector,
                 learning_rate=learning_rate(self.cluster, self.step),
                 pre_steps=self.cluster.pre_steps,
-                buffers=self._buffers,
+                buffers=self.buffers,
             )
         )
 

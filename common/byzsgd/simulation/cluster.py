@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from byzsgd.cluster import Cluster, Role, WireType
+from byzsgd.cluster import Cluster, Role
 from byzsgd.errors import WireError
 from byzsgd.messages import VECTOR_MESSAGES, Message
 from byzsgd.protocol import (
@@ -45,7 +45,7 @@ from byzsgd.simulation.recency import Recency
 from byzsgd.simulation.recount import check_result
 from byzsgd.tasks import Share, Task, buffers_of
 from byzsgd.vectors import Vector
-from byzsgd.wire import KIND_OF, decode, encode
+from byzsgd.wire import KIND_OF, Layout, decode, encode
 
 BOOT = bytes(8)
 
@@ -426,20 +426,21 @@ class Simulation:
         return gradient
 
     def _carry(self, sender: str, peers: Iterable[str], message: Message) -> None:
-        groups: dict[WireType, list[str]] = {}
+        groups: dict[Layout, list[str]] = {}
         for peer in peers:
             between = self.cluster.wire_type_between(self._roles[sender], self._roles[peer])
-            groups.setdefault(between, []).append(peer)
-        for wire_type, group in groups.items():
-            self._carry_as(wire_type, sender, group, message)
+            layout = Layout(len(self._theta_0), between, self._buffers)
+            groups.setdefault(layout, []).append(peer)
+        for layout, group in groups.items():
+            self._carry_as(layout, sender, group, message)
 
     def _carry_as(
-        self, wire_type: WireType, sender: str, peers: Sequence[str], message: Message
+        self, layout: Layout, sender: str, peers: Sequence[str], message: Message
     ) -> None:
         lies, said = sender in self._lying, message
-        frames = encode(message, BOOT, wire_type)
+        frames = encode(message, BOOT, layout)
         try:
-            message = decode(frames, len(self._theta_0), wire_type).message
+            message = decode(frames, layout).message
         except WireError as broken:
             if self._checked and not lies:
                 raise AssertionError(f"{sender} sent no message: {broken}") from broken
@@ -452,7 +453,7 @@ class Simulation:
         if self._checked and isinstance(message, VECTOR_MESSAGES):
             digest = digest_of(message.vector)
         if not lies:
-            if digest and wire_type is not WireType.FLOAT32 and isinstance(said, VECTOR_MESSAGES):
+            if digest and layout.rounded and isinstance(said, VECTOR_MESSAGES):
                 # What a node knows of its own words is not rounded.
                 self._promises.said(sender, said, digest_of(said.vector))
             else:

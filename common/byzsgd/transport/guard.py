@@ -36,7 +36,7 @@ from byzsgd.messages import Reason
 from byzsgd.transport.base import STRANGER
 from byzsgd.transport.connection import SUPPORTED, Connection
 from byzsgd.transport.refusals import Refusals
-from byzsgd.wire import frame_count
+from byzsgd.wire import Layout
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -109,26 +109,24 @@ def wire_bytes(sizes: Iterable[int]) -> int:
     return sum(size + 33 + (2 if size + 33 <= 255 else 9) for size in sizes)
 
 
-def message_bytes(d: int, itemsize: int = 4) -> int:
+def message_bytes(layout: Layout) -> int:
     """Bytes on the wire of a message with a vector, at most; they are what libzmq holds of it.
 
     Args:
-        d: Coordinates of the vector.
-        itemsize: Bytes of each.
+        layout: Of the vector.
     """
-    return itemsize * d + 2 * KIB + wire_bytes([0] * frame_count(d, itemsize))
+    return layout.payload_bytes + 2 * KIB + wire_bytes([0] * layout.frame_count)
 
 
-def identity_bytes(d: int, queue: int, itemsize: int = 4) -> int:
+def identity_bytes(layout: Layout, queue: int) -> int:
     """Bytes that libzmq may hold of one identity on one socket: more, and a connection is cut.
 
     Args:
-        d: Coordinates of every vector.
+        layout: Of every vector; the largest, where they differ.
         queue: Messages that wait in a queue (``queue_messages``): with one that is being
             received and one that is being read, they are all that a correct peer can have there.
-        itemsize: Bytes of a coordinate, at most.
     """
-    return (queue + 2) * message_bytes(d, itemsize) + SPARE_BYTES
+    return (queue + 2) * message_bytes(layout) + SPARE_BYTES
 
 
 def surplus(connections: Sequence[Connection], most: int) -> list[Connection]:

@@ -30,7 +30,7 @@ from weakref import WeakKeyDictionary
 
 import zmq
 
-from byzsgd.cluster import Cluster, Member, Role, WireType
+from byzsgd.cluster import Cluster, Member, Role
 from byzsgd.errors import WireError
 from byzsgd.messages import VECTOR_MESSAGES, Message, Reason
 from byzsgd.transport.base import (
@@ -55,11 +55,11 @@ from byzsgd.wire import (
     KIND_OF,
     Frame,
     Header,
+    Layout,
     Received,
     complete,
     decode_header,
     encode,
-    frame_count,
 )
 
 KIB = 1024
@@ -185,6 +185,7 @@ class ZeroMQ:
         d: int,
         handlers: Handlers,
         *,
+        buffers: int = 0,
         bind_host: str | None = None,
         io_threads: int = IO_THREADS,
     ) -> None:
@@ -196,6 +197,8 @@ class ZeroMQ:
             secret_key: The secret key that belongs to the node's public key there.
             d: Coordinates of every vector.
             handlers: Told of all that happens.
+            buffers: So many of them, at the end, are buffers, not parameters. Operators need not
+                know.
             bind_host: For a server, the address of this machine to listen on, ``*`` for all. None
                 takes the one of the cluster file, or all where that holds a name: libzmq listens
                 on no names.
@@ -209,19 +212,20 @@ class ZeroMQ:
         self._member = member
         self._cluster = cluster
         self._secret_key = secret_key
-        self._d = d
         self._handlers = handlers
         self._bind_host = bind_host
         self._io_threads = io_threads
         self._queue = queue_messages(d)
         self._request_queue = request_queue_messages(d)
         self._roster = Roster(cluster)
-        self._wire_types = {
-            node.id: cluster.wire_type_between(member.role, node.role) for node in cluster.nodes
+        layouts = {
+            role: Layout(d, cluster.wire_type_between(member.role, role), buffers) for role in Role
         }
+        self._layouts = {node.id: layouts[node.role] for node in cluster.nodes}
+        self._published_layout = layouts[Role.WORKER]
         # Of what comes, the largest: from servers.
-        self._itemsize = cluster.wire_type_between(member.role, Role.SERVER).itemsize
-        self._frames_max = 1 + frame_count(d, self._itemsize)  # And a routing id or the topic.
+        self._largest = layouts[Role.SERVER]
+        self._frames_max = 1 + self._largest.frame_count  # And a routing id or the topic.
         # Rounding takes milliseconds, and whoever pulls again and again could ask for many of them.
         self._rounded: WeakKeyDictionary[Message, list[zmq.Frame]] = WeakKeyDictionary()
 
@@ -326,7 +330,7 @@ class ZeroMQ:
 
     @property
     def _budget(self) -> int:
-        return identity_bytes(self._d, self._queue, self._itemsize)
+        return identity_bytes(self._largest, self._queue)
 
     def _bind(self, channel: Channel, domain: str, endpoint: tuple[str, int], budget: int) -> None:
         assert self._doorkeeper is not None
@@ -538,12 +542,12 @@ class ZeroMQ:
         A server reaches servers through the connections that it dialled; everybody else, and those
         that it cannot reach so, through the last connection that they were heard on.
         """
-        encoded: dict[WireType, tuple[str, int, list[zmq.Frame]]] = {}
+        encoded: dict[Layout, tuple[str, int, list[zmq.Frame]]] = {}
         for peer in peers:
-            wire_type = self._wire_types[peer]
-            if wire_type not in encoded:
-                encoded[wire_type] = self._frames(message, wire_type)
-            kind, size, frames = encoded[wire_type]
+            layout = self._layouts[peer]
+            if layout not in encoded:
+                encoded[layout] = self._frames(message, layout)
+            kind, size, frames = encoded[layout]
             if self._send(peer, frames):
                 self._messages[kind, "sent"] += 1
                 self._bytes[kind, "sent"] += size
@@ -553,7 +557,7 @@ class ZeroMQ:
     def publish(self, message: Message) -> None:
         """Send a message from a server to every worker that listens."""
         assert self._publisher is not None, "only a server publishes"
-        kind, size, frames = self._frames(message, self._cluster.wire_type)
+        kind, size, frames = self._frames(message, self._published_layout)
         self._publisher.send([TOPIC, *frames])
         self._messages[kind, "sent"] += 1
         self._bytes[kind, "sent"] += size
@@ -563,16 +567,16 @@ class ZeroMQ:
         self.boot = secrets.token_bytes(BOOT_BYTES)
         self._rounded.clear()
 
-    def _frames(self, message: Message, wire_type: WireType) -> tuple[str, int, list[zmq.Frame]]:
+    def _frames(self, message: Message, layout: Layout) -> tuple[str, int, list[zmq.Frame]]:
         """Kind, bytes and frames; the same frames go to every peer, and large ones are no copy.
 
         What is rounded for them is kept for as long as the message is.
         """
-        halves = wire_type is not WireType.FLOAT32 and isinstance(message, VECTOR_MESSAGES)
-        frames = self._rounded.get(message) if halves else None
+        rounds = layout.rounded and isinstance(message, VECTOR_MESSAGES)
+        frames = self._rounded.get(message) if rounds else None
         if frames is None:
-            frames = [zmq.Frame(part) for part in encode(message, self.boot, wire_type)]
-            if halves:
+            frames = [zmq.Frame(part) for part in encode(message, self.boot, layout)]
+            if rounds:
                 self._rounded[message] = frames
         return KIND_OF[type(message)].value, sum(map(len, frames)), frames
 
@@ -683,11 +687,11 @@ class ZeroMQ:
             self._shut_up(peer)
             return
         buffers = [frame.buffer for frame in frames]
-        wire_type = self._wire_types[peer]
+        layout = self._layouts[peer]
         try:
-            header = decode_header(buffers, self._d, wire_type)
+            header = decode_header(buffers, layout)
             if header.payload_bytes <= INLINE_BYTES:
-                self._hand_over(peer, header, buffers, complete(header, buffers, wire_type))
+                self._hand_over(peer, header, buffers, complete(header, buffers, layout))
                 return
         except WireError as error:
             self._refuse(peer, Reason(error.reason), str(error))
@@ -705,7 +709,7 @@ class ZeroMQ:
                 self._refuse(peer, Reason.NOT_ADMITTED, "its key has changed meanwhile")
 
         channel.pause_for(
-            self._loop.run_in_executor(None, complete, header, buffers, wire_type), copied
+            self._loop.run_in_executor(None, complete, header, buffers, layout), copied
         )
 
     def _hand_over(

@@ -14,7 +14,7 @@ from byzsgd.wire.codec import (
     decode_header,
     encode,
 )
-from byzsgd.wire.limits import BOOT_BYTES, FRAME_BYTES, frame_count
+from byzsgd.wire.limits import BOOT_BYTES, FRAME_BYTES, Layout
 
 __all__ = [
     "BOOT_BYTES",
@@ -23,10 +23,10 @@ __all__ = [
     "Frame",
     "Header",
     "Kind",
+    "Layout",
     "Received",
     "complete",
     "decode",
     "decode_header",
     "encode",
-    "frame_count",
 ]

@@ -2,8 +2,9 @@
 
 Frame 0 is a msgpack map. A vector's map ends in the header of a bin32 whose bytes are the frames
 that follow, raw little-endian float32 or what ``halves`` makes of it: joined, the frames are one
-msgpack document, and apart, no vector is ever copied into a document. Which of these it is follows
-from the cluster file and the roles of both nodes, and never from what is received.
+msgpack document, and apart, no vector is ever copied into a document. Which coordinates are which
+(their ``Layout``) follows from the cluster file, its task and the roles of both nodes, and never
+from what is received.
 
 What a peer sends is believed in this order: sizes (``limits``), header (strictly: exactly the
 known keys, each once, each of exactly its type), announced length against the configured one, and
@@ -19,7 +20,6 @@ from typing import Any, TypeAlias
 import msgpack
 import numpy as np
 
-from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import (
     STEP_MAX,
@@ -33,6 +33,7 @@ from byzsgd.messages import (
 )
 from byzsgd.vectors import Vector, copy_finite, is_finite, is_vector
 from byzsgd.wire import halves, limits
+from byzsgd.wire.limits import Layout
 
 Frame: TypeAlias = bytes | bytearray | memoryview
 """One frame as received: anything flat whose ``len`` is its number of bytes."""
@@ -100,15 +101,13 @@ class Header:
     digests: Mapping[str, bytes] | None = None
 
 
-def encode(
-    message: Message, boot: bytes, wire_type: WireType = WireType.FLOAT32
-) -> list[bytes | memoryview]:
+def encode(message: Message, boot: bytes, layout: Layout | None = None) -> list[bytes | memoryview]:
     """The frames of a message; those of a vector are views of it, so it may not change any more.
 
     Args:
         message: Its vector, if any, is ``(d,)`` float32, C-contiguous.
         boot: 8 chance bytes of this process.
-        wire_type: What the vector travels as; but for float32 its frames are a rounded copy.
+        layout: Of the vector; where it rounds, the frames are a copy. None stands for float32.
     """
     # Half a message in a socket would be glued to the next one: whatever can be wrong is found
     # here, before the first frame goes out.
@@ -122,7 +121,7 @@ def encode(
         "boot": boot,
     }
     if isinstance(message, Model | GatherModel | Gradient):
-        return _encode_vector(fields, message.vector, wire_type)
+        return _encode_vector(fields, message.vector, layout or Layout(message.vector.size))
     if isinstance(message, Hello):
         assert len(message.digests) <= limits.DIGESTS_MAX
         fields |= {"reply": message.reply, "digests": dict(message.digests)}
@@ -132,59 +131,62 @@ def encode(
 
 
 def _encode_vector(
-    fields: dict[str, Any], vector: Vector, wire_type: WireType
+    fields: dict[str, Any], vector: Vector, layout: Layout
 ) -> list[bytes | memoryview]:
-    d = vector.size
-    assert is_vector(vector, d)
-    assert 1 <= d <= limits.COORDINATES_MAX
-    packed: bytes = msgpack.packb(fields | {"n": d, "data": b""})
-    header = packed.removesuffix(_EMPTY_BIN) + _BIN32.pack(_BIN32_CODE, wire_type.itemsize * d)
-    if wire_type is WireType.FLOAT32:
-        payload = vector.astype(_FLOAT32, copy=False).data.cast("B")
-    else:
-        payload = halves.pack(vector, wire_type)
+    assert is_vector(vector, layout.d)
+    assert layout.d <= limits.COORDINATES_MAX
+    packed: bytes = msgpack.packb(fields | {"n": layout.d, "data": b""})
+    header = packed.removesuffix(_EMPTY_BIN) + _BIN32.pack(_BIN32_CODE, layout.payload_bytes)
+    payload = _payload(vector, layout)
     cuts = range(0, len(payload), limits.FRAME_BYTES)
     return [header, *(payload[low : low + limits.FRAME_BYTES] for low in cuts)]
 
 
-def decode(frames: Sequence[Frame], d: int, wire_type: WireType = WireType.FLOAT32) -> Received:
+def _payload(vector: Vector, layout: Layout) -> memoryview:
+    """The bytes of a vector: its own memory, unless some of it is rounded."""
+    if not layout.rounded:
+        return vector.astype(_FLOAT32, copy=False).data.cast("B")
+    payload = np.empty(layout.payload_bytes, dtype=np.uint8)
+    rounded, exact = payload[: 2 * layout.rounded], payload[2 * layout.rounded :]
+    halves.pack(vector[: layout.rounded], layout.wire_type, rounded)
+    exact[...] = vector[layout.rounded :].astype(_FLOAT32, copy=False).view(np.uint8)
+    return payload.data
+
+
+def decode(frames: Sequence[Frame], layout: Layout) -> Received:
     """The message in these frames; its vector is a copy of its own.
 
     Args:
         frames: As received, without routing id or topic.
-        d: Coordinates of every vector in this cluster.
-        wire_type: What vectors of the sender travel as to this node.
+        layout: Of vectors from their sender.
 
     Raises:
         WireError: Its reason says why this is no message that may count.
     """
-    return complete(decode_header(frames, d, wire_type), frames, wire_type)
+    return complete(decode_header(frames, layout), frames, layout)
 
 
-def decode_header(
-    frames: Sequence[Frame], d: int, wire_type: WireType = WireType.FLOAT32
-) -> Header:
+def decode_header(frames: Sequence[Frame], layout: Layout) -> Header:
     """What frame 0 says, after every check that needs no look at a payload.
 
     Takes microseconds whatever the message; ``complete`` does the rest, in a thread if it is much.
 
     Args:
         frames: As received, without routing id or topic.
-        d: Coordinates of every vector in this cluster.
-        wire_type: What vectors of the sender travel as to this node.
+        layout: Of vectors from their sender.
 
     Raises:
         WireError: ``malformed``, ``version`` or ``wrong-length``.
     """
-    limits.check_sizes([len(frame) for frame in frames], d, wire_type.itemsize)
+    limits.check_sizes([len(frame) for frame in frames], layout)
     payload_bytes = sum(len(frame) for frame in frames[1:])
     fields = _unpack(bytes(frames[0]), payload_bytes)
     version = fields.get("v")
     if type(version) is int and version != limits.VERSION:
         raise WireError(Reason.VERSION, f"{version}, and this node speaks {limits.VERSION}")
     header = _strict(fields, payload_bytes)
-    if payload_bytes and fields["n"] != d:
-        raise WireError(Reason.WRONG_LENGTH, f"{fields['n']} coordinates, not {d}")
+    if payload_bytes and fields["n"] != layout.d:
+        raise WireError(Reason.WRONG_LENGTH, f"{fields['n']} coordinates, not {layout.d}")
     return header
 
 
@@ -261,15 +263,13 @@ def _digests(pairs: object) -> Mapping[str, bytes]:
     return digests
 
 
-def complete(
-    header: Header, frames: Sequence[Frame], wire_type: WireType = WireType.FLOAT32
-) -> Received:
+def complete(header: Header, frames: Sequence[Frame], layout: Layout) -> Received:
     """The message that a checked header begins; copies its payload, without the GIL if large.
 
     Args:
         header: What ``decode_header`` returned for these very frames.
         frames: As received, without routing id or topic.
-        wire_type: What ``decode_header`` was given.
+        layout: What ``decode_header`` was given.
 
     Raises:
         WireError: ``non-finite``.
@@ -280,23 +280,41 @@ def complete(
     elif header.kind is Kind.HELLO:
         message = Hello(header.step, header.digests or {}, header.reply)
     else:
-        message = VECTOR_KINDS[header.kind](header.step, _take_payload(header, frames, wire_type))
+        message = VECTOR_KINDS[header.kind](header.step, _take_payload(frames[1:], layout))
     return Received(message, header.boot)
 
 
-def _take_payload(header: Header, frames: Sequence[Frame], wire_type: WireType) -> Vector:
+def _take_payload(payload: Sequence[Frame], layout: Layout) -> Vector:
     """``(d,)`` float32, newly allocated and aligned, as a small received frame may not be."""
-    itemsize = wire_type.itemsize
-    vector = np.empty(header.payload_bytes // itemsize, dtype=np.float32)
+    vector = np.empty(layout.d, dtype=np.float32)
+    if layout.rounded:
+        _take_rounded(payload, layout, vector)
+        return vector
     low = 0
-    for index, frame in enumerate(frames[1:], start=1):
-        block = vector[low : low + len(frame) // itemsize]
-        if wire_type is WireType.FLOAT32:
-            finite = copy_finite(np.frombuffer(frame, dtype=_FLOAT32), block)
-        else:
-            halves.unpack(frame, wire_type, block)
-            finite = is_finite(block)
-        if not finite:
-            raise WireError(Reason.NON_FINITE, f"a coordinate of frame {index}")
+    for index, frame in enumerate(payload, start=1):
+        block = vector[low : low + len(frame) // 4]
+        if not copy_finite(np.frombuffer(frame, dtype=_FLOAT32), block):
+            raise _non_finite(index)
         low += len(block)
     return vector
+
+
+def _take_rounded(payload: Sequence[Frame], layout: Layout, vector: Vector) -> None:
+    """Write the coordinates of halves, and of float32 after them, which frames cut anywhere."""
+    low, exact = 0, vector[layout.rounded :]
+    unwritten = exact.view(np.uint8)
+    for index, frame in enumerate(payload, start=1):
+        block = vector[low : min(low + len(frame) // 2, layout.rounded)]
+        halves.unpack(frame[: 2 * len(block)], layout.wire_type, block)
+        if not is_finite(block):
+            raise _non_finite(index)
+        low += len(block)
+        rest = np.frombuffer(frame[2 * len(block) :], dtype=np.uint8)
+        unwritten[: len(rest)] = rest
+        unwritten = unwritten[len(rest) :]
+    if not copy_finite(exact.view(_FLOAT32), exact):
+        raise WireError(Reason.NON_FINITE, "a buffer")
+
+
+def _non_finite(index: int) -> WireError:
+    return WireError(Reason.NON_FINITE, f"a coordinate of frame {index}")

@@ -35,29 +35,26 @@ _OVERFLOW = {
 """The smallest float32 that is rounded to infinity."""
 
 
-def pack(vector: Vector, wire_type: WireType) -> memoryview:
-    """The bytes of a vector, rounded to a type of two bytes, block by block.
+def pack(vector: Vector, wire_type: WireType, out: NDArray[np.uint8]) -> None:
+    """Write the bytes of a vector, rounded to a type of two bytes, block by block.
 
     Args:
         vector: ``(d,)`` float32.
         wire_type: ``float16`` or ``bfloat16``.
-
-    Returns:
-        ``2 d`` bytes, newly allocated.
+        out: ``(2 d,)``; the bytes.
     """
-    packed = np.empty(len(vector), dtype=_STORED[wire_type])
+    packed = out.view(_STORED[wire_type])
     scratch = np.empty(min(len(vector), BLOCK), dtype=np.uint32)
     overflow = _OVERFLOW[wire_type]
     for low in range(0, len(vector), BLOCK):
-        block, out = vector[low : low + BLOCK], packed[low : low + BLOCK]
+        block, halves = vector[low : low + BLOCK], packed[low : low + BLOCK]
         # False also where there is a NaN.
         if not (block.max() < overflow and block.min() > -overflow):
             block = _clipped(block, LARGEST[wire_type])
         if wire_type is WireType.FLOAT16:
-            out[...] = block
+            halves[...] = block
         else:
-            _round(block.view(np.uint32), out, scratch[: len(block)])
-    return packed.data.cast("B")
+            _round(block.view(np.uint32), halves, scratch[: len(block)])
 
 
 def unpack(payload: Bytes, wire_type: WireType, out: Vector) -> None:
@@ -91,8 +88,9 @@ def rounded(vector: Vector, wire_type: WireType) -> Vector:
     """
     if wire_type is WireType.FLOAT32:
         return vector.copy()
-    result = np.empty_like(vector)
-    unpack(pack(vector, wire_type), wire_type, result)
+    packed, result = np.empty(2 * len(vector), dtype=np.uint8), np.empty_like(vector)
+    pack(vector, wire_type, packed)
+    unpack(packed.data, wire_type, result)
     return result
 
 

@@ -1,7 +1,9 @@
 """Every size on the wire, and the check that frames keep to it before their bytes are believed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from byzsgd.cluster import WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import Reason
 
@@ -37,28 +39,56 @@ TEXT_BYTES_MAX = 64
 """Of any text in a header."""
 
 
-def frame_count(d: int, itemsize: int = 4) -> int:
-    """How many frames a vector of ``d`` coordinates travels in, its header among them.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How every vector lies on the wire between two nodes: both know, and no message says.
 
-    Args:
-        d: Coordinates.
-        itemsize: Bytes of each.
+    First come the coordinates that are rounded, as halves, then all others as float32. Layouts of
+    the same d that differ in what they round differ in the length of the payload.
     """
-    return 1 + -(-itemsize * d // FRAME_BYTES)
+
+    d: int
+    """Coordinates of a vector."""
+    wire_type: WireType = WireType.FLOAT32
+    """What its coordinates travel as, but for buffers."""
+    buffers: int = 0
+    """So many at the end are buffers, and float32 always: a running average changes by less in a
+    step than a half can tell, and would stand still."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.buffers < self.d
+
+    def __str__(self) -> str:
+        among = f", {self.buffers} of them buffers" if self.buffers and self.rounded else ""
+        return f"{self.d} coordinates{among}"
+
+    @property
+    def rounded(self) -> int:
+        """How many coordinates, from the first on, travel as halves."""
+        return 0 if self.wire_type is WireType.FLOAT32 else self.d - self.buffers
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all frames but the header."""
+        return 4 * self.d - 2 * self.rounded
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames a vector travels in, its header among them."""
+        return 1 + -(-self.payload_bytes // FRAME_BYTES)
 
 
-def check_sizes(sizes: Sequence[int], d: int, itemsize: int = 4) -> None:
+def check_sizes(sizes: Sequence[int], layout: Layout) -> None:
     """Returns when frames of these sizes can be a message; their content is not looked at.
 
     Args:
         sizes: Bytes of each frame, the header's first.
-        d: Coordinates of every vector in this cluster.
-        itemsize: Bytes of a coordinate.
+        layout: Of vectors from their sender.
 
     Raises:
         WireError: ``malformed``, when there are too many or too few frames, the header is too
             long, or the payload is not cut into full frames and one last, shorter or full.
-            ``wrong-length``, when it is well cut, but does not hold exactly d coordinates.
+            ``wrong-length``, when it is well cut, but does not hold exactly one vector.
     """
     if not sizes:
         raise WireError(Reason.MALFORMED, "no frame")
@@ -67,9 +97,11 @@ def check_sizes(sizes: Sequence[int], d: int, itemsize: int = 4) -> None:
     payload = sizes[1:]
     if not payload:
         return
-    if len(sizes) > frame_count(d, itemsize):
-        raise WireError(Reason.WRONG_LENGTH, f"{len(sizes)} frames for {d} coordinates")
+    if len(sizes) > layout.frame_count:
+        raise WireError(Reason.WRONG_LENGTH, f"{len(sizes)} frames for {layout}")
     if any(size != FRAME_BYTES for size in payload[:-1]) or not 1 <= payload[-1] <= FRAME_BYTES:
         raise WireError(Reason.MALFORMED, "a payload that is not cut into full frames")
-    if sum(payload) != itemsize * d:
-        raise WireError(Reason.WRONG_LENGTH, f"{sum(payload)} bytes for {d} coordinates")
+    if sum(payload) != layout.payload_bytes:
+        raise WireError(
+            Reason.WRONG_LENGTH, f"{sum(payload)} bytes, not the {layout.payload_bytes} of {layout}"
+        )
