@@ -754,19 +754,20 @@ def _memory(cluster: Cluster, arguments: argparse.Namespace) -> str:
     from byzsgd import memory
     from byzsgd_daemons import initial
 
-    d = arguments.parameters
+    d, buffers = arguments.parameters, 0
     if d is None:
         try:
-            d = len(initial.build(cluster, arguments.cluster.resolve().parent).vector)
+            first = initial.build(cluster, arguments.cluster.resolve().parent)
         except TaskError as error:
             return f"memory: unknown, for {error}; give the model's size with --parameters"
+        d, buffers = len(first.vector), first.buffers
     lines = [f"memory: {d} parameters, {_megabytes(memory.vector_bytes(d))} a vector"]
     if cluster.wire_type is not WireType.FLOAT32:
-        size = _megabytes(memory.wire_bytes(cluster, d))
+        size = _megabytes(memory.wire_bytes(cluster, d, buffers=buffers))
         lines[0] += f", {size} between servers and workers ({cluster.wire_type})"
     for role, most, besides in (
-        (Role.SERVER, memory.server_bytes(cluster, d), ""),
-        (Role.WORKER, memory.worker_bytes(cluster, d), " and its data set"),
+        (Role.SERVER, memory.server_bytes(cluster, d, buffers=buffers), ""),
+        (Role.WORKER, memory.worker_bytes(cluster, d, buffers=buffers), " and its data set"),
     ):
         limit = _megabytes(most + memory.kernel_bytes(cluster, role), unit="M")
         lines.append(

@@ -22,10 +22,11 @@ from pathlib import Path
 from byzsgd import __version__, memory
 from byzsgd.cluster import Cluster, Member, Role, nearest
 from byzsgd.errors import ConfigError, TaskError
-from byzsgd.tasks import load_task
+from byzsgd.tasks import buffers_of, load_task
 from byzsgd.transport import WATCHES_MEMORY, Knock, is_address, knock
 from byzsgd_daemons import watch
 from byzsgd_daemons.config import Settings, http_address, read_cluster, secret_key
+from byzsgd_daemons.initial import check_buffers
 
 AT_ONCE = 16
 """Servers that are tried at the same time."""
@@ -104,11 +105,12 @@ def examine(settings: Settings, *, d: int | None, seconds: float) -> Iterator[Fi
         runs = found.get(node.id, {}).get("id") == node.id
         yield from _ports(node, settings, runs=runs)
         yield from _descriptors(cluster, node)
+        buffers = 0
         if d is None:
-            d, findings = _size(cluster, node, settings)
+            d, buffers, findings = _size(cluster, node, settings)
             yield from findings
         if d is not None:
-            yield from _memory(cluster, node, d, runs=runs)
+            yield from _memory(cluster, node, d, buffers, runs=runs)
         if d is not None and settings.state is not None:
             yield _state(settings.state, CHECKPOINTS * memory.vector_bytes(d))
     yield from _servers(cluster, node, secret, seconds)
@@ -171,23 +173,26 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def _size(cluster: Cluster, node: Member, settings: Settings) -> tuple[int | None, list[Finding]]:
-    """The number of parameters, by the task; None if it cannot be used here."""
+def _size(
+    cluster: Cluster, node: Member, settings: Settings
+) -> tuple[int | None, int, list[Finding]]:
+    """How many coordinates a vector has, and how many are buffers; None if the task is no use."""
     device = settings.device if node.role is Role.WORKER else "cpu"
     try:
         options, folder = cluster.task_options, settings.folder
         task = load_task(cluster.task, options, directory=folder, device=device)
-        d = len(task.initial(cluster.seed))
+        d, buffers = len(task.initial(cluster.seed)), buffers_of(task)
+        check_buffers(buffers, d, cluster)
     except TaskError as error:
         # A server takes its first model from a file, too.
         level = Level.PROBLEM if node.role is Role.WORKER else Level.WARNING
-        return None, [Finding(level, "task", f"{error}; memory is not looked at")]
+        return None, 0, [Finding(level, "task", f"{error}; memory is not looked at")]
     findings = [Finding(Level.OK, "task", f"{cluster.task}: {d} parameters")]
     if node.role is Role.WORKER and "torch" in sys.modules:
         from byzsgd.tasks.torch_task import describe_device
 
         findings.append(Finding(Level.OK, "device", describe_device(device)))
-    return d, findings
+    return d, buffers, findings
 
 
 # This machine
@@ -250,11 +255,17 @@ def _descriptors(cluster: Cluster, node: Member) -> Iterator[Finding]:
     )
 
 
-def _memory(cluster: Cluster, node: Member, d: int, *, runs: bool) -> Iterator[Finding]:
+def _memory(
+    cluster: Cluster, node: Member, d: int, buffers: int, *, runs: bool
+) -> Iterator[Finding]:
     server = node.role is Role.SERVER
-    most = memory.server_bytes(cluster, d) if server else memory.worker_bytes(cluster, d)
+    if server:
+        most = memory.server_bytes(cluster, d, buffers=buffers)
+        usual = memory.server_usual_bytes(cluster, d, buffers=buffers)
+    else:
+        most = memory.worker_bytes(cluster, d, buffers=buffers)
+        usual = memory.WORKER_BASE_BYTES
     most += memory.kernel_bytes(cluster, node.role)
-    usual = memory.server_usual_bytes(cluster, d) if server else memory.WORKER_BASE_BYTES
     free, whose = free_bytes()
     words = f"{_megabytes(free)} ({whose}); {node.id} takes {_megabytes(usual)} usually"
     words += "" if server else ", with its data set and model besides,"

@@ -23,11 +23,11 @@ def check(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def expected(file: Path, d: int) -> list[str]:
+def expected(file: Path, d: int, buffers: int = 0) -> list[str]:
     cluster, lines = read_cluster(file), []
     for role, most, besides in (
-        (Role.SERVER, memory.server_bytes(cluster, d), ""),
-        (Role.WORKER, memory.worker_bytes(cluster, d), " and its data set"),
+        (Role.SERVER, memory.server_bytes(cluster, d, buffers=buffers), ""),
+        (Role.WORKER, memory.worker_bytes(cluster, d, buffers=buffers), " and its data set"),
     ):
         limit = -(-(most + memory.kernel_bytes(cluster, role)) // MIB)
         lines.append(
@@ -72,6 +72,28 @@ def test_half_a_wire_type_is_shown_and_counted(
     )
     assert [server, less] == expected(half, 25_000_000)
     assert less != worker
+
+
+BUFFERED = """
+from byzsgd.tasks.quadratic import Quadratic
+class Mine(Quadratic):
+    def n_buffers(self): return 900_000
+def mine(): return Mine(1_000_000, noise=1.0)
+"""
+
+
+def test_buffers_are_not_halved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task says how many coordinates are."""
+    (tmp_path / "own.py").write_text(BUFFERED)
+    file = made(tmp_path, "own.py:mine")
+    file.write_text(file.read_text().replace('wire_type = "float32"', 'wire_type = "float16"'))
+    *_, head, server, worker = check(capsys, file)
+
+    assert head == (
+        "memory: 1000000 parameters, 4 MB a vector, 4 MB between servers and workers (float16)"
+    )
+    assert [server, worker] == expected(file, 1_000_000, 900_000)
+    assert worker != expected(file, 1_000_000)[1]
 
 
 MOVABLE = """

@@ -24,6 +24,7 @@ from byzsgd_daemons.doctor import Finding, Level
 OK, WARNING, PROBLEM = Level
 
 D = 1000
+MIB = 1 << 20
 
 
 class Surroundings:
@@ -263,6 +264,34 @@ def test_memory_that_will_not_do(around: Surroundings, monkeypatch: pytest.Monke
 
     around.shows("s0")  # Which has its part of it already.
     assert "memory" not in {what for _, what, _ in around.bad()}
+
+
+BUFFERED = """
+from byzsgd.tasks.quadratic import Quadratic
+class Mine(Quadratic):
+    def n_buffers(self): return {buffers}
+def mine(): return Mine(1_000_000, noise=1.0)
+"""
+
+
+def test_the_memory_of_a_task_with_buffers(around: Surroundings) -> None:
+    """They are not halved; a number of them that cannot be is the task's mistake."""
+    text = around.file.read_text().replace('wire_type = "float32"', 'wire_type = "bfloat16"')
+    around.file.write_text(text.replace('task = "quadratic"', 'task = "own.py:mine"'))
+    cluster, own = read_cluster(around.file), around.file.parent / "own.py"
+    for buffers in (0, 900_000):
+        own.write_text(BUFFERED.format(buffers=buffers))
+        (found,) = (f for f in around.examine(d=None) if f.what == "memory")
+        most = memory.server_bytes(cluster, 1_000_000, buffers=buffers)
+        most += memory.kernel_bytes(cluster, Role.SERVER)
+        usual = memory.server_usual_bytes(cluster, 1_000_000, buffers=buffers)
+        assert f"takes {usual // MIB} MB usually" in found.sentence
+        assert f"{most // MIB} MB at worst" in found.sentence
+
+    own.write_text(BUFFERED.format(buffers=1_000_000))
+    (found,) = (f for f in around.examine("w0", d=None) if f.what == "task")
+    assert found.level is PROBLEM
+    assert "1000000 of 1000000 coordinates cannot be buffers" in found.sentence
 
 
 def test_a_state_folder(around: Surroundings, tmp_path: Path, monkeypatch: Any) -> None:
