@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzsgd.cluster import MEMBER_TEXTS, NODES_MAX, Cluster, Member, Role, WireType, nearest
+from byzsgd.cluster import (
+    MEMBER_TEXTS,
+    NODES_MAX,
+    Cluster,
+    Member,
+    Role,
+    WireType,
+    differing_keys,
+    nearest,
+)
 from byzsgd.errors import ClusterError
 
 KEY = "0123456789abcdefghijABCDEFGHIJ.-:+=^!/*?"
@@ -567,9 +576,19 @@ def test_nodes_whose_files_differ_can_name_the_key(key: str) -> None:
 
     mine, theirs = one.digests(), other.digests()
     assert mine.keys() == theirs.keys() == {f.name for f in fields(Cluster)}
-    assert [name for name in mine if mine[name] != theirs[name]] == [key]
+    assert differing_keys(mine, theirs) == differing_keys(theirs, mine) == (key,)
     assert one.digest() != other.digest()
     assert (one.digest("task", "seed") != other.digest("task", "seed")) == (key in ("task", "seed"))
+
+
+def test_a_key_that_only_one_file_has_differs() -> None:
+    """Another version's, it may be; names are sorted."""
+    one = Cluster.from_mapping(file()).digests()
+    other = {key: digest for key, digest in one.items() if key != "seed"}
+
+    assert differing_keys(one | {"extra": b""}, other) == ("extra", "seed")
+    assert differing_keys(other, one | {"extra": b""}) == ("extra", "seed")
+    assert differing_keys(one, dict(one)) == ()
 
 
 def test_where_a_node_is_reached_is_not_agreed_on() -> None:

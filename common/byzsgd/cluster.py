@@ -282,6 +282,16 @@ class Cluster:
         return Cluster(**values)
 
 
+def differing_keys(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, ...]:
+    """The keys, sorted, whose digests are not the same; one that only one side has is among them.
+
+    Args:
+        one: What ``Cluster.digests`` gave, as it is or in another form.
+        other: The same of another file, in the same form.
+    """
+    return tuple(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
+
+
 def _digest(value: Any, size: int) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=size).digest()

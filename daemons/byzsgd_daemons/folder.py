@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TextIO
 
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Cluster, Role, differing_keys
 from byzsgd.errors import ConfigError
 from byzsgd.files import PUBLIC, write_whole
 from byzsgd.tasks import load_task
@@ -45,14 +45,11 @@ def cluster_file(folder: Path, plan: init.Plan, *, planned: bool) -> Path:
     file = folder / init.CLUSTER_FILE
     if not file.exists():
         return init.create(folder, plan, free_addresses(plan))
-    if planned:
-        wanted, there = _digests(plan), read_cluster(file).digests()
-        other = sorted(key for key in wanted if wanted[key] != there.get(key))
-        if other:
-            raise ConfigError(
-                f"{file}: is there, and says something else of {', '.join(other)}; to go on with "
-                "it leave the flags of a new cluster out, to begin anew give another folder"
-            )
+    if planned and (other := differing_keys(_digests(plan), read_cluster(file).digests())):
+        raise ConfigError(
+            f"{file}: is there, and says something else of {', '.join(other)}; to go on with "
+            "it leave the flags of a new cluster out, to begin anew give another folder"
+        )
     return file
 
 
@@ -186,8 +183,7 @@ def _check_same(folder: Path, file: Path) -> None:
     now = {key: digest.hex() for key, digest in digests.items() if key != "steps"}
     told = folder / "cluster.json"
     before = json.loads(told.read_text()) if told.exists() else now
-    other = sorted(key for key in now if now[key] != before.get(key))
-    if other:
+    if other := differing_keys(now, before):
         raise ConfigError(
             f"{folder}: holds a training whose cluster file says something else of "
             f"{', '.join(other)} than {file}; give another folder"

@@ -1,6 +1,7 @@
 """What a local training leaves in its folder, and how the next one goes on from there."""
 
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -201,6 +202,18 @@ def test_a_folder_does_not_go_on_by_another_cluster_file(
     train(out, longer)
     with pytest.raises(ConfigError, match=r"something else of seed than .*give another folder"):
         train(out, other)
+
+
+def test_a_folder_does_not_go_on_without_a_key_of_before(
+    train: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    """Another version of byzsgd may have had one: what it said is not known here."""
+    out, file = tmp_path / "out", cluster_file(tmp_path / "one", PLAN, planned=True)
+    train(out, file)
+    told = out / "cluster.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"once": "00"}))
+    with pytest.raises(ConfigError, match=r"something else of once than "):
+        train(out, file)
 
 
 def test_a_line_that_was_cut_off_is_no_point(tmp_path: Path, training: Training) -> None:

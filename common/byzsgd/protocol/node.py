@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Cluster, Role, differing_keys
 from byzsgd.messages import Hello, Message, Pull, Reason
 from byzsgd.protocol.effects import Effect, Refuse, SaveCheckpoint, Send, Stop
 from byzsgd.protocol.events import DeadlinePassed, Event, PeerConnected, Received, Result
@@ -159,10 +159,7 @@ class Node(ABC):
     def _hello(self, peer: str, role: Role, hello: Hello) -> None:
         if not hello.reply:
             self._send((peer,), Hello(self.step, self._digests, reply=True))
-        keys = hello.digests.keys() | self._digests.keys()
-        differing = tuple(
-            sorted(key for key in keys if hello.digests.get(key) != self._digests.get(key))
-        )
+        differing = differing_keys(hello.digests, self._digests)
         if not differing:
             self.differing.pop(peer, None)
         elif role is not Role.OPERATOR:
