@@ -12,13 +12,13 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TextIO
 
 from byzsgd.cluster import Cluster, Role, differing_keys
-from byzsgd.errors import ConfigError
+from byzsgd.errors import ByzsgdError, ConfigError
 from byzsgd.files import PUBLIC, write_whole
 from byzsgd.tasks import load_task
 from byzsgd_daemons import fetch, init, local
@@ -97,12 +97,17 @@ def _lines(points: Iterable[Point]) -> str:
 
 
 class Keeping:
-    """A view that puts every point on disk before another view shows it."""
+    """A view that puts every point on disk before another view shows it.
+
+    A disk that takes none ends no training: they go there with a later one, or are missing.
+    """
 
     def __init__(self, view: View, path: Path) -> None:
         self._view = view
         self._path = path
         self._file: TextIO | None = None
+        self._written = 0
+        self._reason = ""
         self.training: Training | None = None
         """What was shown last."""
 
@@ -111,21 +116,49 @@ class Keeping:
         self._view.refresh(training)
 
     def evaluated(self, training: Training) -> None:
-        """Write the new point: at first all of them, for those of a later step do not count."""
+        """Write the new point, then show it."""
+        if self.training is None:
+            self._written = training.began  # By the training before.
         self.training = training
-        if self._file is None:
-            head = ",".join(COLUMNS) + "\n"
-            write_whole(self._path, (head + _lines(training.points)).encode(), mode=PUBLIC)
-            self._file = self._path.open("a")
-        else:
-            self._file.write(_lines(training.points[-1:]))
-            self._file.flush()
+        self._write(training)
         self._view.evaluated(training)
 
-    def close(self) -> None:
-        """Nothing more is written."""
+    def close(self) -> list[str]:
+        """Nothing more is written; a sentence says what the file lacks, if anything."""
+        training = self.training
+        if training is None:
+            return []
+        if training.unwritten:
+            self._write(training)  # There may be room by now.
+        lacking = len(training.points) - self._written
+        self._close_file()
+        if not training.unwritten:
+            return []
+        return [f"{self._path}: lacks the last {lacking} points: {self._reason}"]
+
+    def _write(self, training: Training) -> None:
+        """Write the last point, or all: those of a later step do not count, nor a line cut off."""
+        try:
+            if self._file is None:
+                head = ",".join(COLUMNS) + "\n"
+                write_whole(self._path, (head + _lines(training.points)).encode(), mode=PUBLIC)
+                self._file = self._path.open("a")
+            else:
+                self._file.write(_lines(training.points[-1:]))
+                self._file.flush()
+        except OSError as error:
+            self._close_file()
+            self._reason = error.strerror or str(error)
+            training.unwritten = f"{self._path}: not written, training goes on: {self._reason}"
+        else:
+            self._written = len(training.points)
+            training.unwritten = ""
+
+    def _close_file(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # It tries to write once more what was not taken.
+                self._file.close()
+            self._file = None
 
 
 def train(
@@ -150,7 +183,8 @@ def train(
         stays: Whether the folder outlives the training, so that there is something to go on from.
 
     Raises:
-        ByzsgdError: If a file is wrong, or if a daemon ends before the first step.
+        ByzsgdError: If a file is wrong, if a daemon ends before the first step, or if the folder
+            then lacks something.
         KeyboardInterrupt: After all that was reached is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,16 +195,27 @@ def train(
         if stays and file.resolve().parent != folder.resolve():
             _check_same(folder, file)
         earlier = read_points(points).get("", []) if points.exists() else []
+        told: list[str] = []
         try:
             return asyncio.run(
                 local.train(
                     file, drill, keeping, logs=logs, device=device, state=state, earlier=earlier
                 )
             )
+        except ByzsgdError as error:
+            told.append(str(error))
+            raise
         finally:
+            lacking = keeping.close()
             if stays and keeping.training is not None:
-                _write_model(keeping.training, file.resolve().parent, folder / "model.safetensors")
-            keeping.close()
+                try:
+                    _write_model(
+                        keeping.training, file.resolve().parent, folder / "model.safetensors"
+                    )
+                except ByzsgdError as error:
+                    lacking.append(str(error))
+            if stays and lacking:
+                raise ByzsgdError("\n".join([*told, *lacking]))
 
 
 def _check_same(folder: Path, file: Path) -> None:

@@ -155,6 +155,8 @@ class Training:
     """``(d,)`` float32, the model of the last point."""
     began: int = 0
     """Which point is the first since the training was last started."""
+    unwritten: str = ""
+    """A sentence that says why the last points are not on disk; empty while they are."""
 
     def correct_servers(self) -> list[str]:
         """The servers that do not lie, sorted."""
@@ -192,6 +194,15 @@ class Training:
             return 0.0
         first, last = points[0], points[-1]
         return (last.step - first.step) / max(last.seconds - first.seconds, 1e-9)
+
+    def troubles(self) -> list[str]:
+        """What has gone wrong though the training goes on, a sentence each."""
+        unsaved = []
+        for server in self.correct_servers():
+            saved = self.found.get(server, {}).get("checkpoint") or {}
+            if saved.get("error"):
+                unsaved.append(f"{server}: no checkpoint is saved ({saved['error']})")
+        return [*self.ended.values(), *filter(None, [self.unwritten]), *unsaved]
 
     def seconds_left(self) -> float | None:
         """How long the rest will take at that speed, or None where nobody knows."""

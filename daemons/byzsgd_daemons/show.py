@@ -61,8 +61,8 @@ class PlainScreen:
         """Nothing to leave."""
 
     def refresh(self, training: Training) -> None:
-        """Tell which daemons have ended and which servers wait long, once each."""
-        for what in (*training.ended.values(), *long_waits(training)):
+        """Tell what has gone wrong and which servers wait long, once each."""
+        for what in (*training.troubles(), *long_waits(training)):
             key = what.partition("(")[0]  # Without how long ago a peer was seen.
             if key not in self._told:
                 self._told.add(key)
@@ -101,7 +101,7 @@ class LiveScreen:
             *bar(training),
             table(training.cluster, training.found, lying=training.lying),
         ]
-        words = (*training.ended.values(), *remarks(training.cluster, training.found))
+        words = (*training.troubles(), *remarks(training.cluster, training.found))
         parts += [Text(how, style="yellow") for how in words]
         self._live.update(Group(*parts), refresh=True)
 

@@ -1,10 +1,12 @@
 """What a local training leaves in its folder, and how the next one goes on from there."""
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,55 @@ def test_every_point_is_on_disk_before_it_is_shown(tmp_path: Path, training: Tra
 
     assert seen == [[point(0)], [point(0), point(10, loss=None)]]
     assert keeping.training is training
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at first", "later"])
+def test_points_that_a_full_disk_did_not_take_are_written_later(
+    first: bool, tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are shown meanwhile, with why they are not on disk; then all of them are there."""
+    path, shown = tmp_path / "points.csv", Shown()
+    keeping = Keeping(shown, path)
+    with monkeypatch.context() as full:
+        if first:
+            full.setattr(folder, "write_whole", refused)
+        else:
+            opened = partial(Path.open, Path("/dev/full"))
+            full.setattr(Path, "open", lambda _, mode: opened(mode))
+        for step in (0, 10):
+            training.points.append(point(step))
+            keeping.evaluated(training)
+        why = f"{path}: not written, training goes on: No space left on device"
+        assert training.troubles() == [why]
+    training.points.append(point(20))
+    keeping.evaluated(training)
+
+    assert training.troubles() == []
+    assert keeping.close() == []
+    assert shown.steps == [0, 10, 20]
+    assert read_points(path)[""] == training.points
+
+
+def refused(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_points_that_no_disk_took_are_said_to_be_missing(
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those of the training before, none is; if there is room at the end, nothing is."""
+    path, keeping = tmp_path / "points.csv", Keeping(Shown(), tmp_path / "points.csv")
+    training.points, training.began = [point(step) for step in (0, 10, 20)], 2
+    with monkeypatch.context() as full:
+        full.setattr(folder, "write_whole", refused)
+        keeping.evaluated(training)
+        training.points.append(point(30))
+        keeping.evaluated(training)
+
+        lacking = f"{path}: lacks the last 2 points: No space left on device"
+        assert keeping.close() == [lacking]
+    assert keeping.close() == []
+    assert read_points(path)[""] == training.points
 
 
 def test_points_that_were_made_again_count_once(tmp_path: Path, training: Training) -> None:

@@ -58,6 +58,27 @@ def test_no_liar_says_how_far_it_is(tmp_path: Path) -> None:
     assert left(under_way) == "0:04 left"
 
 
+def test_what_goes_wrong_is_told_once(tmp_path: Path) -> None:
+    """A daemon that ended, points and checkpoints that the disk does not take."""
+    out = io.StringIO()
+    under_way = training(tmp_path, 100, (0, 0))
+    under_way.unwritten = "run/points.csv: not written, training goes on: No space left on device"
+    under_way.ended = {"w1": "w1 has ended (exit 1): a bug"}
+    with screen("title", Console(file=out)) as view:
+        for step in (100, 200):
+            saved = {"step": 50, "error": f"step-{step}: cannot be written: the disk is full"}
+            under_way.found = {"s0": {"checkpoint": saved}, "s1": {"checkpoint": {"error": None}}}
+            under_way.found |= {"s4": {"checkpoint": saved}}  # A liar.
+            view.refresh(under_way)
+
+    assert out.getvalue().splitlines() == [
+        "title",
+        *under_way.ended.values(),
+        under_way.unwritten,
+        "s0: no checkpoint is saved (step-100: cannot be written: the disk is full)",
+    ]
+
+
 def test_a_terminal_is_shown_a_bar(tmp_path: Path) -> None:
     """With how much is done and how long the rest takes; of an endless training there is none."""
     for steps, shown in ((100, True), (0, False)):

@@ -7,10 +7,12 @@ import asyncio
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.rig import PATIENCE_SECONDS
 
 from byzsgd.checkpoint import digest_of, load_newest
 from byzsgd.cluster import Cluster
@@ -217,7 +220,7 @@ def mounts() -> None:
 
 OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 
-MOUNTED = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"'
+MOUNTED = 'mount -t tmpfs -o size=256k tmpfs "$0" && exec "$@"'
 """Runs a command that sees a small disk of its own at a folder."""
 
 
@@ -307,6 +310,44 @@ def test_training_goes_on_with_a_full_and_with_a_read_only_disk(
     assert said.count("checkpoint not saved, training goes on") == 2
     assert said.count("checkpoints are saved again") == 1
     assert "is not saved, on disk is step" in said.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_local_training_goes_on_with_a_full_disk(tmp_path: Path) -> None:
+    """It says so once, and at its end what it could not leave: that is no success."""
+    out = tmp_path / "run"
+    out.mkdir()
+    words = ["local", "--task", "quadratic", "--steps", "0", "--servers", "1", "--workers", "1"]
+    words += ["--f-servers", "0", "--f-workers", "0", "--out", str(out)]
+    said: list[str] = []
+    with subprocess.Popen(
+        (
+            *(*OWN_MOUNTS, "sh", "-c", MOUNTED, out),
+            *(sys.executable, "-m", "byzsgd_daemons.cli", *words),
+        ),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Who runs the tests in the background may ignore Ctrl-C, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+        patience.start()
+        disk, since = SmallDisk(process.pid, out), 0
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("step "):
+                disk.fill()  # Older checkpoints go, and leave room.
+                since += any("training goes on" in each for each in said)
+                if since == 3:
+                    process.send_signal(signal.SIGINT)
+        patience.cancel()
+
+    text = "".join(said)
+    assert process.returncode == 1, text
+    assert text.count("training goes on") == 1
+    assert f"{out}/points.csv: not written, training goes on: No space left on device\n" in text
+    assert re.search(rf"{out}/points.csv: lacks the last \d+ points: No space left on", said[-2])
+    assert f"{out}/model.safetensors: cannot be written: " in said[-1]
 
 
 # Before the start
