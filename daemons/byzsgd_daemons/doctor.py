@@ -100,7 +100,7 @@ def examine(settings: Settings, *, d: int | None, seconds: float) -> Iterator[Fi
     yield Finding(
         Level.OK, "clock", "is not looked at: only monotonic time counts, and no two need agree"
     )
-    found = asyncio.run(watch.statuses(cluster))
+    found = asyncio.run(watch.statuses(cluster, seconds))
     if node.role is not Role.OPERATOR:
         runs = found.get(node.id, {}).get("id") == node.id
         yield from _ports(node, settings, runs=runs)
@@ -392,7 +392,7 @@ def _server(
             sentence = f"does not hold the key that our cluster file gives {server.id}"
             return True, found(Level.PROBLEM, sentence)
         case Knock.SILENT:
-            sentence = f"takes connections, and says nothing within {seconds:g} s: frozen?"
+            sentence = f"takes connections, and says nothing within {seconds:g} s: busy or frozen?"
             return True, found(Level.WARNING, sentence)
 
 
@@ -400,7 +400,14 @@ def _peers(cluster: Cluster, node: Member, found: Mapping[str, watch.Status]) ->
     """What other nodes show: their versions and files, and what they refuse. Some may lie."""
     answers = {peer: a for peer, a in found.items() if peer != node.id and "error" not in a}
     asked = len(found) - (node.id in found)
-    yield Finding(Level.OK, "peers", f"{len(answers)} of {asked} that serve HTTP answer")
+    sentences = [f"{len(answers)} of {asked} that serve HTTP answer"]
+    silent: dict[str, list[str]] = {}
+    for peer, answer in found.items():
+        if peer != node.id and "error" in answer:
+            reason = watch.plain(answer["error"]).rpartition(": ")[2]
+            silent.setdefault(reason, []).append(peer)
+    sentences += [f"{', '.join(peers)}: {reason}" for reason, peers in silent.items()]
+    yield Finding(Level.OK, "peers", "; ".join(sentences))
     versions: dict[str, list[str]] = {}
     for peer, answer in answers.items():
         versions.setdefault(watch.plain(answer.get("version")), []).append(peer)

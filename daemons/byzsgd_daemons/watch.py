@@ -33,22 +33,34 @@ Status: TypeAlias = dict[str, Any]
 """What /status shows, or ``{"error": ...}`` for a node that did not answer."""
 
 
-async def statuses(cluster: Cluster) -> dict[str, Status]:
-    """The /status of every server and worker that has an HTTP address, asked all at once."""
+async def statuses(cluster: Cluster, seconds: float = ANSWER_SECONDS) -> dict[str, Status]:
+    """The /status of every server and worker that has an HTTP address, asked all at once.
+
+    Args:
+        cluster: The cluster.
+        seconds: How long each has for its whole answer.
+    """
     asked = [node for node in cluster.nodes if node.role is not Role.OPERATOR and node.http]
-    answers = await asyncio.gather(*(asyncio.to_thread(status, node) for node in asked))
+    answers = await asyncio.gather(*(asyncio.to_thread(status, node, seconds) for node in asked))
     return {node.id: answer for node, answer in zip(asked, answers, strict=True)}
 
 
-def status(node: Member) -> Status:
-    """The /status of one node; whatever goes wrong becomes its ``error``."""
+def status(node: Member, seconds: float = ANSWER_SECONDS) -> Status:
+    """The /status of one node; whatever goes wrong becomes its ``error``, with the reason last."""
+    host, port = split_address(node.http)
+    ends = time.monotonic() + seconds
+    late = f"cannot be reached within {seconds:g} s"
     try:
-        answer = json.loads(
-            _answer(node.http),
-            parse_int=_integer,
-            parse_float=_finite,
-            parse_constant=lambda _: None,
-        )
+        with socket.create_connection((host.strip("[]"), port), seconds) as connection:
+            late = f"did not answer within {seconds:g} s (busy or frozen)"
+            answer = json.loads(
+                _answer(connection, node.http, ends),
+                parse_int=_integer,
+                parse_float=_finite,
+                parse_constant=lambda _: None,
+            )
+    except TimeoutError:
+        return {"error": f"no answer from {node.http}: {late}"}
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return {"error": f"no answer from {node.http}: {reason}"}
@@ -56,7 +68,7 @@ def status(node: Member) -> Status:
     return answer if isinstance(answer, dict) else {"error": "its answer is no status"}
 
 
-def _answer(address: str) -> bytes:
+def _answer(connection: socket.socket, address: str, ends: float) -> bytes:
     """The body of what an HTTP server says to GET /status, whatever else it says.
 
     Not by http.client, which limits each read and not the whole: a byte now and then would hold it
@@ -65,20 +77,17 @@ def _answer(address: str) -> bytes:
     Raises:
         OSError: If there is none, or not all of it in time.
     """
-    host, port = split_address(address)
-    ends = time.monotonic() + ANSWER_SECONDS
+    connection.sendall(f"GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
     answer = bytearray()
-    with socket.create_connection((host.strip("[]"), port), ANSWER_SECONDS) as connection:
-        connection.sendall(f"GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
-        while len(answer) < STATUS_BYTES_MAX:
-            left = ends - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            connection.settimeout(left)
-            part = connection.recv(1 << 16)
-            if not part:
-                break
-            answer += part
+    while len(answer) < STATUS_BYTES_MAX:
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        part = connection.recv(1 << 16)
+        if not part:
+            break
+        answer += part
     return bytes(answer.partition(b"\r\n\r\n")[2])
 
 

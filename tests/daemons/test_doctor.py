@@ -38,6 +38,8 @@ class Surroundings:
         """What a server does with a login; it lets in where nothing else is said."""
         self.statuses: dict[str, watch.Status] = {}
         """What nodes show; no answer where nothing is said."""
+        self.seconds = 0.0
+        """How long they had."""
 
     def knock(self, server: Member, secret: str, seconds: float) -> Knock:
         answer = self.answers.get(server.id, Knock.LET_IN)
@@ -45,8 +47,9 @@ class Surroundings:
             raise answer
         return answer
 
-    async def asked(self, cluster: Cluster) -> dict[str, watch.Status]:
+    async def asked(self, cluster: Cluster, seconds: float) -> dict[str, watch.Status]:
         none = {"error": "no answer"}
+        self.seconds = seconds
         return {n.id: self.statuses.get(n.id, none) for n in cluster.nodes if n.http}
 
     def shows(self, *nodes: str, **changes: Any) -> None:
@@ -351,7 +354,7 @@ def test_the_memory_that_may_be_taken(tmp_path: Path, name: str) -> None:
     [
         (Knock.TURNED_AWAY, PROBLEM, "turns our key away: it has another for s0"),
         (Knock.ANOTHER, PROBLEM, "does not hold the key that our cluster file gives s3"),
-        (Knock.SILENT, WARNING, "says nothing within 1 s"),
+        (Knock.SILENT, WARNING, "says nothing within 1 s: busy or frozen?"),
         (ConnectionRefusedError(111, "Connection refused"), WARNING, "is it up?"),
         (TimeoutError("timed out"), WARNING, "cannot be reached: no answer within 1 s"),
         (OSError(113, "No route to host"), WARNING, "cannot be reached: No route to host"),
@@ -411,6 +414,21 @@ def test_other_versions_files_and_refusals(around: Surroundings) -> None:
         (WARNING, "cluster file", "another one than here: s2; give every node the same"),
         (WARNING, "peers", "s3 refused something of s0: not-admitted"),
     ]
+
+
+def test_peers_that_do_not_answer_are_named_by_reason(around: Surroundings) -> None:
+    """A busy one has as long as a server that is dialled, and may need more."""
+    refused, busy = "Connection refused", "did not answer within 1 s (busy or frozen)"
+    for number in range(7):
+        address, reason = f"127.0.0.1:{number}", busy if number == 5 else refused
+        around.statuses[f"w{number}"] = {"error": f"no answer from {address}: {reason}"}
+    around.statuses["s4"] = {"error": 3}  # A liar's own word.
+    (found,) = (f for f in around.examine() if f.what == "peers")
+
+    assert around.seconds == 1
+    assert found.sentence == (
+        f"3 of 11 that serve HTTP answer; s4: 3; w0, w1, w2, w3, w4, w6: {refused}; w5: {busy}"
+    )
 
 
 def test_a_cluster_file_that_too_many_do_not_have(around: Surroundings) -> None:

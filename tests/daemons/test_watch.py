@@ -144,9 +144,8 @@ def test_an_answer_without_an_end_is_an_error(served: Any) -> None:
     assert watch.status(served(say)).keys() == {"error"}
 
 
-def test_a_byte_now_and_then_holds_nobody(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_byte_now_and_then_holds_nobody(served: Any) -> None:
     """The whole answer has its time, not each part of it."""
-    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.2)
 
     def say(connection: socket.socket) -> None:
         for part in ("HTTP/1.0 200 OK\r\n", *["X: y\r\n"] * 40, "\r\n{}"):
@@ -154,7 +153,24 @@ def test_a_byte_now_and_then_holds_nobody(served: Any, monkeypatch: pytest.Monke
             threading.Event().wait(0.05)
 
     node = served(say)
-    assert watch.status(node) == {"error": f"no answer from {node.http}: TimeoutError"}
+    reason = "did not answer within 0.2 s (busy or frozen)"
+    assert watch.status(node, 0.2) == {"error": f"no answer from {node.http}: {reason}"}
+
+
+def test_who_is_not_there_is_told_from_who_is_busy(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens, or no machine answers at all: neither is helped by more patience."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        node = replace(cluster.nodes[0], http=f"127.0.0.1:{listener.getsockname()[1]}")
+    assert watch.status(node) == {"error": f"no answer from {node.http}: Connection refused"}
+
+    def dial(_address: tuple[str, int], timeout: float) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", dial)
+    reason = "cannot be reached within 5 s"
+    assert watch.status(node, 5) == {"error": f"no answer from {node.http}: {reason}"}
 
 
 def test_a_number_that_json_has_none_for_is_nothing(served: Any) -> None:
