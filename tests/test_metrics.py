@@ -39,6 +39,7 @@ OF_NODES = {
     "byzsgd_node_quorum_margin": "gauge",
     "byzsgd_node_tolerated": "gauge",
     "byzsgd_node_refused": "counter",
+    "byzsgd_node_http_refused": "counter",
     "byzsgd_node_messages": "counter",
     "byzsgd_node_message_bytes": "counter",
     "byzsgd_node_dropped": "counter",

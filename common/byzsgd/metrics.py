@@ -41,6 +41,7 @@ class NodeCollector(Collector):
         *,
         saves: Saves | None = None,
         silent: Callable[[], Collection[str]] = frozenset,
+        http_refused: Callable[[], int] = int,
     ) -> None:
         """Watch a node.
 
@@ -51,8 +52,10 @@ class NodeCollector(Collector):
             clock: The clock that the node's ``now`` comes from.
             saves: What became of a server's checkpoints; None where it keeps none.
             silent: The peers that were there and say nothing any more.
+            http_refused: How many connections the node's HTTP has refused.
         """
         self._silent = silent
+        self._http_refused = http_refused
         self._node = node
         self._saves = saves
         self._statistics = statistics
@@ -132,6 +135,11 @@ class NodeCollector(Collector):
         for (peer, reason), count in sorted(refusals(node, statistics).items()):
             refused.add_metric([peer, reason.value], count)
         yield refused
+        yield CounterMetricFamily(
+            "byzsgd_node_http_refused",
+            "HTTP connections closed at once, as too many were open, in all or of one address.",
+            self._http_refused(),
+        )
 
     def _of_waiting(self) -> Iterator[Metric]:
         waiting, now = self._node.waiting(), self._clock()

@@ -45,6 +45,7 @@ async def run(
             loop.time,
             saves=host.saves if host.keeps else None,
             silent=lambda: host.presence.silent,
+            http_refused=lambda: server.refused if server else 0,
         )
     )
     status = partial(_status, host, transport, loop)

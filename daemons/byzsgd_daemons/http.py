@@ -90,6 +90,7 @@ class _Server(ThreadingHTTPServer):
         self.loop = loop
         self.status = status
         self.registry = registry
+        self.refused = 0
         self._lock = Lock()
         self._open: dict[socket.socket, _Connection] = {}
         self._turn = Lock()
@@ -111,6 +112,7 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             alike = sum(connection.address == address for connection in self._open.values())
             if alike >= CONNECTIONS_PER_ADDRESS_MAX or len(self._open) >= CONNECTIONS_MAX:
+                self.refused += 1
                 return False
             self._open[request] = _Connection(address, time.monotonic())
         return True
@@ -267,6 +269,11 @@ class HttpServer:
             ) from None
         serve = partial(self._server.serve_forever, poll_interval=CLOSE_SECONDS)
         Thread(target=serve, name="http", daemon=True).start()
+
+    @property
+    def refused(self) -> int:
+        """Connections that were closed at once, as too many were open."""
+        return self._server.refused
 
     def close(self) -> None:
         """Stop answering."""

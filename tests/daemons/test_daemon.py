@@ -113,6 +113,27 @@ def test_the_last_word_says_what_is_on_disk(
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000000004.safetensors"]
 
 
+def test_connections_that_http_refuses_are_counted(
+    puppet: Any, wire: Any, ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot scrape a node now learns later that there was no room."""
+
+    async def main() -> None:
+        transport = wire()
+        task = asyncio.create_task(daemon.run(Host(puppet()), transport, ("127.0.0.1", 0)))
+        await transport.running.wait()
+        with monkeypatch.context() as crowded:
+            crowded.setattr(http_module, "CONNECTIONS_MAX", 0)
+            with pytest.raises(ConnectionError):
+                await asyncio.to_thread(get, ports[0], "/metrics")
+        _, metrics = await asyncio.to_thread(get, ports[0], "/metrics")
+        assert "\nbyzsgd_node_http_refused_total 1.0\n" in metrics
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+    run(main)
+
+
 def test_without_an_address_nothing_listens(puppet: Any, wire: Any, ports: list[int]) -> None:
     """A node may run without HTTP."""
 

@@ -352,6 +352,7 @@ def test_one_address_has_a_limit_of_connections(patient: None) -> None:
             def crowd() -> None:
                 first = [dial(server) for _ in range(module.CONNECTIONS_PER_ADDRESS_MAX)]
                 assert all(is_closed(dial(server)) for _ in range(30))
+                assert server.refused == 30
                 for connection in first:
                     connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
                     assert connection.recv(15) == b"HTTP/1.1 200 OK"
@@ -377,6 +378,7 @@ def test_all_addresses_together_have_one_too(
             def crowd() -> None:
                 first = [dial(server) for _ in range(3)]
                 assert is_closed(dial(server))
+                assert server.refused == 1
                 for connection in first:
                     connection.close()
 
