@@ -17,6 +17,7 @@ Learning" (ByzSGD, asynchronous variant).
 from enum import StrEnum
 from math import inf
 from statistics import median
+from typing import TypedDict
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.messages import GatherModel, Gradient, Hello, Message, Model, Pull, Reason
@@ -60,6 +61,16 @@ class Phase(StrEnum):
     """Takes the median of its peers' later models."""
     DONE = "done"
     """The last step is reached; answers pulls."""
+
+
+class ServerOptions(TypedDict, total=False):
+    """The types of the options of ``ParameterServer``, for whoever hands them on."""
+
+    step: int
+    gather_period: int | None
+    pull_after: float
+    checkpoint_period: int
+    buffers: int
 
 
 class ParameterServer(Node):

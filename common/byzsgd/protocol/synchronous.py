@@ -23,6 +23,7 @@ Learning" (ByzSGD, synchronous variant).
 from dataclasses import replace
 from enum import StrEnum
 from math import inf, isfinite
+from typing import Unpack
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from byzsgd.protocol.effects import MODEL_RULE, Aggregate, ComputeGradient, Effe
 from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Result
 from byzsgd.protocol.node import PULL_AFTER, Node, Waiting
 from byzsgd.protocol.schedule import Gathers, learning_rate
-from byzsgd.protocol.server import ParameterServer, Phase
+from byzsgd.protocol.server import ParameterServer, Phase, ServerOptions
 from byzsgd.protocol.window import WINDOW_STEPS, Window
 from byzsgd.protocol.worker import REOPEN_AFTER
 from byzsgd.vectors import Vector
@@ -54,24 +55,10 @@ class SynchronousServer(ParameterServer):
         identity: str,
         cluster: Cluster,
         vector: Vector,
-        *,
-        step: int = 0,
-        gather_period: int | None = None,
-        pull_after: float = PULL_AFTER,
-        checkpoint_period: int = 0,
-        buffers: int = 0,
+        **options: Unpack[ServerOptions],
     ) -> None:
         """Begin at a step with a model; the arguments are those of ``ParameterServer``."""
-        super().__init__(
-            identity,
-            cluster,
-            vector,
-            step=step,
-            gather_period=gather_period,
-            pull_after=pull_after,
-            checkpoint_period=checkpoint_period,
-            buffers=buffers,
-        )
+        super().__init__(identity, cluster, vector, **options)
         # As far ahead as liars among the servers can lead a correct worker, and the current step.
         self._gradients = Window(cluster.workers, max(WINDOW_STEPS, cluster.f_servers + 2))
         self._bound = compose(cluster.pre_steps, cluster.rule).check

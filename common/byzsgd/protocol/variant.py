@@ -1,9 +1,11 @@
 """The two kinds of node, in the variant that the cluster file names."""
 
+from typing import Unpack
+
 from byzsgd.cluster import Cluster, Variant
 from byzsgd.protocol.node import PULL_AFTER, Node
 from byzsgd.protocol.overlapped import OverlappedServer
-from byzsgd.protocol.server import ParameterServer
+from byzsgd.protocol.server import ParameterServer, ServerOptions
 from byzsgd.protocol.synchronous import SynchronousServer, SynchronousWorker
 from byzsgd.protocol.worker import Worker
 from byzsgd.vectors import Vector
@@ -15,30 +17,16 @@ def server_of(
     cluster: Cluster,
     identity: str,
     vector: Vector,
-    *,
-    step: int = 0,
-    gather_period: int | None = None,
-    pull_after: float = PULL_AFTER,
-    checkpoint_period: int = 0,
-    buffers: int = 0,
+    **options: Unpack[ServerOptions],
 ) -> ParameterServer:
     """A correct server of a cluster; the arguments are those of ``ParameterServer``."""
-    assert not (buffers and cluster.variant is Variant.SYNCHRONOUS), NO_BUFFERS
+    assert not (options.get("buffers") and cluster.variant is Variant.SYNCHRONOUS), NO_BUFFERS
     kind = ParameterServer
     if cluster.variant is Variant.SYNCHRONOUS:
         kind = SynchronousServer
     elif cluster.overlapped_gather:
         kind = OverlappedServer
-    return kind(
-        identity,
-        cluster,
-        vector,
-        step=step,
-        gather_period=gather_period,
-        pull_after=pull_after,
-        checkpoint_period=checkpoint_period,
-        buffers=buffers,
-    )
+    return kind(identity, cluster, vector, **options)
 
 
 def worker_of(
