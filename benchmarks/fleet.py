@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.network.namespaces import Network
@@ -36,6 +36,9 @@ PATIENCE_SECONDS = 120.0
 """Far above what any step or start here takes."""
 
 STOP_SECONDS = 5.0
+
+Counters: TypeAlias = dict[tuple[str, ...], float]
+"""By name and the sorted values of their labels."""
 
 VANILLA: dict[str, Any] = {"servers": 1, "f_servers": 0, "f_workers": 0, "rule": "average"}
 """The plain parameter server, in the same code: one server that averages and nobody may lie."""
@@ -163,9 +166,9 @@ class Fleet:
         now, most = (int(found[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
         return now, most
 
-    def counters(self) -> dict[tuple[str, ...], float]:
+    def counters(self) -> Counters:
         """Every counter of all nodes' /metrics, summed, by name and labels."""
-        total: dict[tuple[str, ...], float] = defaultdict(float)
+        total: Counters = defaultdict(float)
         addresses = [node.http for node in self.cluster.nodes if node.role is not Role.OPERATOR]
         with ThreadPoolExecutor() as pool:
             for text in pool.map(lambda address: self._ask(_metrics, address), addresses):

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import zmq
+from benchmarks.timed import count_cpu
 
 from byzsgd.transport import connection
 from byzsgd.transport.zap import ADMITTED, NOT_NOW, Doorkeeper
@@ -58,4 +59,5 @@ def log_in_plainly() -> None:
 
 if __name__ == "__main__":
     log_in_plainly()
+    count_cpu()
     sys.exit(cli.main(sys.argv[1:]))

@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 from benchmarks.aggregation import gaussian, ours
-from benchmarks.fleet import VANILLA, Links, Pace, fleet
+from benchmarks.fleet import VANILLA, Counters, Links, Pace, fleet
 from benchmarks.rows import Row, markdown, write
+from benchmarks.timed import KIND
 from tests.network.namespaces import lacking
 
 from byzsgd.protocol.synchronous import PRIMING_STEPS
@@ -123,7 +124,7 @@ class System:
             "batch_size": self.batch,
             **(VANILLA if self.vanilla else {}),
             "options": {"d": self.d} if self.task == "quadratic" else {},
-            "module": "benchmarks.keyless" if self.keyless else "byzsgd_daemons.cli",
+            "module": "benchmarks.keyless" if self.keyless else "benchmarks.timed",
         }
 
 
@@ -143,8 +144,8 @@ class Measured:
 
     system: System
     paces: list[Pace] = field(default_factory=list)
-    gradient: float = 0.0
-    """CPU seconds of one worker's gradient, about."""
+    gradients: list[float] = field(default_factory=list)
+    """CPU seconds of one worker's gradient, in each."""
 
     @property
     def step(self) -> float:
@@ -186,16 +187,19 @@ def measure(
         for each in found:
             with fleet(**each.system.plan(), **how) as running:
                 running.wait_for(warm + each.system.priming)
+                before = running.counters()
                 each.paces.append(running.pace(seconds, each.system.period, poll))
-                each.gradient = _gradient(running.counters())
+                each.gradients.append(_gradient(before, running.counters()))
     return found
 
 
-def _gradient(counters: Any) -> float:
-    name = "byzsgd_node_work_seconds"
-    return float(
-        counters[f"{name}_sum", "gradient"] / max(counters[f"{name}_count", "gradient"], 1)
+def _gradient(before: Counters, after: Counters) -> float:
+    """CPU seconds of a gradient, between two looks at all counters."""
+    seconds, count = (
+        after[name, KIND] - before[name, KIND]
+        for name in ("byzsgd_node_work_seconds_sum", "byzsgd_node_work_seconds_count")
     )
+    return seconds / count
 
 
 # All nodes on one machine
@@ -240,7 +244,7 @@ def _shared_rows(base: System, found: list[Measured]) -> Iterator[Row]:
     yield Row(
         table, "vanilla's step", 1e3 * vanilla.step, "ms", note=f"CPU {1e3 * vanilla.cpu:.3g} ms"
     )
-    gradient = min(vanilla.gradient, vanilla.cpu / base.n_w)
+    gradient = median(vanilla.gradients)
     each = (vanilla.cpu - base.n_w * gradient) / vanilla.system.vectors
     for other in others:
         must = other.system.gradients * gradient + other.system.vectors * each
