@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests.network.namespaces import Network
+from tests.network.namespaces import Network, joined
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd_daemons import init, initial, watch
@@ -215,7 +215,7 @@ def fleet(
         network = None
         addresses = free_addresses(chosen)
         if links is not None:
-            network = stack.enter_context(Network(nodes))
+            network = stack.enter_context(joined(nodes))
             for node in nodes:
                 network.slow(links.of(node), node)
             addresses = init.Addresses(

@@ -22,7 +22,7 @@ from statistics import median
 
 from benchmarks import rows
 from tests.network.hosted import Hosted
-from tests.network.namespaces import Network, lacking
+from tests.network.namespaces import Network, joined, lacking
 
 from byzsgd.cluster import Role
 from byzsgd.simulation import Faults, Simulation
@@ -120,7 +120,7 @@ async def run(arguments: argparse.Namespace) -> list[rows.Row]:
     found = []
     hosts = [f"s{number}" for number in range(5)] + [f"w{number}" for number in range(7)]
     for d in arguments.d:
-        with tempfile.TemporaryDirectory() as folder, Network(hosts) as network:
+        with tempfile.TemporaryDirectory() as folder, joined(hosts) as network:
             rigs = []
             for overlapped in (False, True):
                 name = str(Path(folder) / f"overlapped-{overlapped}")

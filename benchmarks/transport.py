@@ -32,7 +32,7 @@ from typing import Self
 import numpy as np
 from benchmarks.burst import CENTRE, Part
 from benchmarks.rows import Row, markdown, write
-from tests.network.namespaces import Network, lacking
+from tests.network.namespaces import Network, joined, lacking
 
 from byzsgd.messages import Model
 from byzsgd.transport import keys, queue_messages
@@ -250,7 +250,7 @@ def line(rounds: int) -> list[Row]:
     shape = LINE_SHAPE
     with ExitStack() as stack:
         hosts = (CENTRE, *(f"w{number}" for number in range(1, shape.leaves + 1)))
-        network = stack.enter_context(Network(hosts))
+        network = stack.enter_context(joined(hosts))
         network.slow(1000)
         contestants = {
             "raw": Contestant("burst_zmq", shape, network=network),

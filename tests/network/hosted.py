@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from tests.network.namespaces import Network
+from tests.network.namespaces import Network, joined
 from tests.rig import LOOK_SECONDS, PATIENCE_SECONDS
 
 from byzsgd.cluster import Cluster, Role
@@ -177,7 +177,7 @@ async def hosted(
     servers = init.identities(chosen, Role.SERVER)
     workers = init.identities(chosen, Role.WORKER)
     lying = frozenset({servers[-1], workers[-1]}) if attack else frozenset[str]()
-    with Network([*servers, *workers]) as network:
+    with joined([*servers, *workers]) as network:
         addresses = init.Addresses(
             servers=[f"{server}:{PORT}" for server in servers],
             http={node: f"{network.window(node)}:{HTTP_PORT}" for node in network.hosts},

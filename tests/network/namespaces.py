@@ -12,12 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 PREFIX = "byzsgd"
 """Of the names of namespaces: after it come the process that made it, and the host."""
@@ -42,7 +41,7 @@ def lacking() -> str:
 
 
 class Network:
-    """Hosts in namespaces, as a context manager that leaves none behind."""
+    """Hosts in namespaces; ``joined`` makes them."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self.hosts = {host: number for number, host in enumerate(hosts, 1)}
@@ -50,24 +49,8 @@ class Network:
         self._moves = dict.fromkeys(hosts, 0)
         self._delayer: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        remove_leftovers()
-        try:
-            self._make()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Make the hosts, and the hub between them."""
         self._add(HUB)
         self._in(HUB, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         self._rules("add table ip faults")
@@ -217,6 +200,18 @@ class Network:
             self._delayer.kill()
             self._delayer.communicate()
             self._delayer = None
+
+
+@contextmanager
+def joined(hosts: Sequence[str]) -> Iterator[Network]:
+    """Hosts that reach one another, of which nothing is left."""
+    remove_leftovers()
+    network = Network(hosts)
+    try:
+        network.make()
+        yield network
+    finally:
+        network.close()
 
 
 def _files(namespace: str) -> Path:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.network.namespaces import Network, remove_leftovers
+from tests.network.namespaces import Network, joined, remove_leftovers
 
 pytestmark = pytest.mark.processes
 
@@ -52,7 +52,7 @@ class Pair:
 
 @pytest.fixture
 def pair(namespaces: None) -> Iterator[Pair]:
-    with Network(["one", "two"]) as network:
+    with joined(["one", "two"]) as network:
         found = Pair(network)
         with found.listener:
             yield found
@@ -133,8 +133,7 @@ def test_a_host_moves_and_its_name_with_it(pair: Pair) -> None:
 def test_nothing_is_left(namespaces: None) -> None:
     """Neither of a network that ended, whatever ended it, nor of a process that is gone."""
     own = f"byzsgd-{os.getpid()}-*"
-    network = Network(["one"])
-    with pytest.raises(KeyError), network:  # noqa: PT012
+    with pytest.raises(KeyError), joined(["one"]) as network:  # noqa: PT012
         assert list(Path("/run/netns").glob(own))
         network.cut("nobody")
     assert not list(Path("/run/netns").glob(own))

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.rig import PATIENCE_SECONDS
 
@@ -62,7 +61,7 @@ def lacking() -> str:
 
 
 class Booted:
-    """A machine, as a context manager that leaves nothing behind."""
+    """A machine; ``booted`` makes it."""
 
     def __init__(self, layer: Path, console: Path) -> None:
         """Prepare.
@@ -75,24 +74,8 @@ class Booted:
         self._console = console
         self._groups = groups_of(os.getpid())
 
-    def __enter__(self) -> Self:
-        remove_leftovers()
-        try:
-            self._boot()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _boot(self) -> None:
+    def boot(self) -> None:
+        """Start the machine, and wait until it is up."""
         for group in self._groups:
             group.mkdir()
             for name in ("cpuset.cpus", "cpuset.mems"):  # Version 1 begins with none.
@@ -171,6 +154,18 @@ class Booted:
     def journal(self, unit: str) -> str:
         """What a unit, and systemd about it, has said."""
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
+
+
+@contextmanager
+def booted(layer: Path, console: Path) -> Iterator[Booted]:
+    """A machine that is up, of which nothing is left; the arguments are those of ``Booted``."""
+    remove_leftovers()
+    machine = Booted(layer, console)
+    try:
+        machine.boot()
+        yield machine
+    finally:
+        machine.close()
 
 
 def wait_until(condition: Callable[[], Any], why: Callable[[], str]) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.systemd.booted import CHECKOUT, Booted, lacking, wait_until
+from tests.systemd.booted import CHECKOUT, Booted, booted, lacking, wait_until
 
 from byzsgd.cluster import Cluster
 from byzsgd_daemons import init, watch
@@ -149,7 +149,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     install(layer)
     cluster = read_cluster(layer / "etc" / "byzsgd" / "cluster.toml")
     with (
-        Booted(layer, folder / "console") as machine,
+        booted(layer, folder / "console") as machine,
         ThreadPoolExecutor(1, "window", enter_network, (machine.leader,)) as window,
     ):
         found = Nodes(machine, cluster, window)
