@@ -28,7 +28,7 @@ test-containers: install  ## a cluster of containers under attack: needs root an
 	tests/containers/run.sh $(BIN)/python
 
 test-kubernetes: install  ## the manifests on a real Kubernetes, built by tests/kubernetes/build.sh
-	$(BIN)/pytest -n0 tests/kubernetes/real.py
+	tests/alone.sh kubernetes $(BIN)/pytest -n0 tests/kubernetes/real.py
 
 check: install  ## style, types, and who may import whom
 	$(BIN)/ruff check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images, runs check_images.py on containers of them, and removes all that this made: make test-containers.
+# Builds the images, and runs check_images.py on containers of them, of which alone.sh leaves nothing: make test-containers.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -14,19 +14,8 @@ if [ -n "${missing:-}" ]; then
 fi
 
 python=$(realpath -s "${1:-$here/../../.venv/bin/python}")
-
-# In a mount namespace of its own, so that nothing stays mounted; podman's own files of the machine are hidden there.
-if [ -z "${BYZSGD_ALONE:-}" ]; then exec env BYZSGD_ALONE=1 unshare --mount --propagation private "$0" "$python"; fi
-mkdir -p /run/netns
-mount -t tmpfs tmpfs /run/netns
-state=$(mktemp -d /var/tmp/byzsgd-containers.XXXXXX)
-end() {
-  "$here/engine.sh" down "$state"
-  # What podman leaves behind; one that is in use stays.
-  find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null || true
-}
-trap end EXIT
-trap 'exit 1' INT TERM
+if [ -z "${BYZSGD_RUN:-}" ]; then exec "$here/../alone.sh" containers "$0" "$python"; fi
+state=$TMPDIR/engine
 
 SECONDS=0
 "$here/engine.sh" build "$state" node server

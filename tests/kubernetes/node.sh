@@ -19,7 +19,7 @@ shift 2
 
 ADDRESS=10.99.0.1
 HIERARCHIES=(unified systemd memory pids cpu cpuacct blkio devices freezer cpuset)
-group=byzsgd-$(printf %s "$S" | md5sum | cut -c1-10)
+group=${BYZSGD_RUN:-byzsgd-$(printf %s "$S" | md5sum | cut -c1-10)}
 
 on_node() { nsenter --target "$(cat "$S/pid")" --all env -i PATH="$PATH" HOME="$S" KUBECONFIG="$S/kubeconfig" "$@"; }
 
