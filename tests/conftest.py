@@ -1,9 +1,11 @@
 """Options, clusters without keys, and nodes that a test talks to and that answer in words."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -34,6 +36,15 @@ from byzsgd.simulation.cluster import without_keys
 from byzsgd.vectors import Vector
 
 HEAVY = (Aggregate, ComputeGradient, TryModel)
+
+# The same examples in every run, and none of them in time: a busy machine proves nothing.
+hypothesis.settings.register_profile(
+    "byzsgd",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("byzsgd")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
