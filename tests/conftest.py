@@ -1,6 +1,5 @@
 """Options, clusters without keys, and nodes that a test talks to and that answer in words."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any
@@ -53,6 +52,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what stands under the bars of tests/scenarios/*.txt anew; read the diff",
     )
+
+
+SURROUNDINGS = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "NOTIFY_SOCKET")
+"""What a terminal, a CI or a service manager sets for every program that it starts."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_surroundings() -> Iterator[None]:
+    """Tables are as wide and plain as anywhere, and no manager hears of the hosts of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SURROUNDINGS:
+            patch.delenv(name, raising=False)
+        yield
 
 
 REAL = (
