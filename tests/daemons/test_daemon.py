@@ -36,6 +36,12 @@ def _no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_module, "Timer", lambda *arguments: threading.Thread())
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is busy is not taken for one that hangs."""
+    monkeypatch.setattr(http_module, "ANSWER_SECONDS", PATIENCE_SECONDS)
+
+
 @pytest.fixture
 def ports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ports that HTTP was answered on: a daemon that asks for port 0 is given a free one."""

@@ -1046,13 +1046,15 @@ def gradient(vector, step):
 
 worker = Worker("w1", cluster)
 worker.start = lambda now: [ComputeGradient(0, np.float32([1]), None, 0.0)]
-asyncio.run(Host(worker, gradient=gradient, stop_seconds=0.2).run(Wire()))
+asyncio.run(Host(worker, gradient=gradient, stop_seconds=STOP_SECONDS).run(Wire()))
 print("returned", flush=True)
 """
 
 
 def stopped(*, stuck: bool) -> "subprocess.CompletedProcess[str]":
-    code = STUCK.replace("if STUCK", f"if {stuck}")
+    # As long as Python may need to get to its end, or else longer than the test waits.
+    stop_seconds = 3.0 if stuck else 2 * PATIENCE_SECONDS
+    code = STUCK.replace("if STUCK", f"if {stuck}").replace("STOP_SECONDS", str(stop_seconds))
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

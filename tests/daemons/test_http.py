@@ -27,6 +27,14 @@ SOON_SECONDS = 15.0
 STATUS: dict[str, Any] = {"ready": True, "sentence": "scatter at step 3", "step": 3}
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ends only because it took too long, but where that is the test."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 2 * PATIENCE_SECONDS)
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 2 * PATIENCE_SECONDS)
+    monkeypatch.setattr(module._Handler, "timeout", 2 * PATIENCE_SECONDS)
+
+
 @dataclass
 class Answer:
     """What came back."""
@@ -336,14 +344,7 @@ def is_closed(connection: socket.socket) -> bool:
             return False
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No connection is closed only because it took too long."""
-    monkeypatch.setattr(module, "REQUEST_SECONDS", 2 * PATIENCE_SECONDS)
-    monkeypatch.setattr(module._Handler, "timeout", 2 * PATIENCE_SECONDS)
-
-
-def test_one_address_has_a_limit_of_connections(patient: None) -> None:
+def test_one_address_has_a_limit_of_connections() -> None:
     """One more is closed at once; those that are there stay, and may leave room for others."""
 
     async def main() -> None:
@@ -366,9 +367,7 @@ def test_one_address_has_a_limit_of_connections(patient: None) -> None:
     run(main)
 
 
-def test_all_addresses_together_have_one_too(
-    patient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_addresses_together_have_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the threads of a process stay few, however many machines ask."""
     monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
 
@@ -389,7 +388,7 @@ def test_all_addresses_together_have_one_too(
 
 @pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\nX: ", b"GET /healthz HTTP/1.1\r\n\r\n"])
 def test_a_connection_that_takes_too_long_is_cut(
-    words: bytes, patient: None, monkeypatch: pytest.MonkeyPatch
+    words: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it says nothing, a byte now and then, or nothing more after its first request."""
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)  # The handler's own time-out stays long.
@@ -414,7 +413,7 @@ def test_a_connection_that_takes_too_long_is_cut(
     run(main)
 
 
-def test_a_request_has_a_limit_of_bytes(patient: None) -> None:
+def test_a_request_has_a_limit_of_bytes() -> None:
     """What is beyond it is not read: the connection ends after the answer."""
     long = b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 30_000 + b"\r\n\r\n"
 
