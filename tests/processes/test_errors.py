@@ -8,6 +8,8 @@ import pytest
 
 from byzsgd.transport import keys
 from byzsgd_daemons import init
+from byzsgd_daemons.config import read_cluster
+from byzsgd_daemons.local import free_addresses
 
 pytestmark = pytest.mark.processes
 
@@ -16,8 +18,7 @@ pytestmark = pytest.mark.processes
 def cluster_file(tmp_path: Path) -> Path:
     """A cluster that nobody runs."""
     plan = init.Plan(task="digits")
-    addresses = init.Addresses.consecutive(plan, "127.0.0.1", 17000, 17100)
-    return init.create(tmp_path / "cluster", plan, addresses)
+    return init.create(tmp_path / "cluster", plan, free_addresses(plan))
 
 
 def one_line(ran, status: int = 2) -> str:
@@ -173,9 +174,12 @@ def test_a_server_tells_what_is_wrong_with_a_task_that_it_never_loads(byzsgd, cl
     assert "nowhere.py: no such file" in line
 
 
-@pytest.mark.parametrize(("port", "what"), [(17001, "s0 cannot listen on"), (17100, "http ")])
-def test_a_port_in_use(byzsgd, cluster_file, port: int, what: str) -> None:
+@pytest.mark.parametrize("what", ["s0 cannot listen on", "http "])
+def test_a_port_in_use(byzsgd, cluster_file, what: str) -> None:
     """The address is named, and that it is taken."""
+    s0 = read_cluster(cluster_file).node("s0")
+    assert s0 is not None
+    port = int(s0.http.rpartition(":")[2]) if what == "http " else s0.request_endpoint[1]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -14,7 +14,7 @@ from byzsgd.cluster import Cluster
 from byzsgd.messages import Message, Reason
 from byzsgd.transport import ZeroMQ, keys
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 """Far above what anything here takes: only a wait that would be for ever runs into it."""
 
 REPEAT_SECONDS = 0.05
@@ -168,31 +168,38 @@ class Outsiders:
         return dialled
 
 
-def _free_ports() -> Iterator[int]:
-    """Ports that are free together with the next one, and not those that the system gives out.
+def _free_ports(keep: ExitStack) -> Iterator[int]:
+    """Ports that are free together with the next one, and nobody else's until ``keep`` ends.
 
-    Where to begin depends on the process, so that two test runs at once seldom meet.
+    They lie below those of local clusters, and far below those that the system gives out.
     """
-    for port in range(20000 + os.getpid() % 1000 * 10, 32000, 2):
-        try:
-            with socket.socket() as first, socket.socket() as second:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 1))
-        except OSError:
-            continue
+    for port in range(10000 + os.getpid() % 400 * 20, 20000, 2):
+        with ExitStack() as taken:
+            pair = [taken.enter_context(socket.socket()) for _ in range(2)]
+            try:
+                for offset, each in enumerate(pair):
+                    each.bind(("127.0.0.1", port + offset))
+            except OSError:
+                continue
+            for each in pair:
+                # Whoever sets this as well, as ZeroMQ does, may listen there from now on.
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keep.push(taken.pop_all())
         yield port
 
 
-_ports = _free_ports()
-
-
 @pytest.fixture
-def net() -> Net:
+def net() -> Iterator[Net]:
+    with ExitStack() as keep:
+        yield _net(_free_ports(keep))
+
+
+def _net(ports: Iterator[int]) -> Net:
     roles = {"s1": "server", "s2": "server", "w1": "worker", "w2": "worker", "op": "operator"}
     pairs = {identity: keys.generate() for identity in roles}
     nodes = [
         {"id": identity, "role": role, "public_key": pairs[identity].public}
-        | ({"address": f"127.0.0.1:{next(_ports)}"} if role == "server" else {})
+        | ({"address": f"127.0.0.1:{next(ports)}"} if role == "server" else {})
         for identity, role in roles.items()
     ]
     mapping = {"f_servers": 0, "f_workers": 0, "task": "digits", "nodes": nodes}

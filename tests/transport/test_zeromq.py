@@ -334,13 +334,13 @@ def test_a_strangers_key_gets_nothing_and_is_counted(net, outsiders) -> None:
             dealer.send_multipart(encode(Gradient(0, VECTOR), BOOT))
             await at_s1.wait(lambda: at_s1.refused_)
             await at_w1.repeat_until(
-                lambda: at_w1.received_ and s1.statistics().refused[STRANGER, Reason.STRANGER] == 2,
+                lambda: at_w1.received_ and s1.statistics().refused[STRANGER, Reason.STRANGER] > 1,
                 lambda: s1.publish(Model(0, VECTOR)),
             )
 
-            assert at_s1.refused_ == [
-                (STRANGER, Reason.STRANGER, f"key {pair.public} from 127.0.0.1")
-            ]
+            # Both try again every few seconds, and what they do within one is told once.
+            told = (STRANGER, Reason.STRANGER, f"key {pair.public} from 127.0.0.1")
+            assert set(at_s1.refused_) == {told}
             assert not at_s1.received_
             assert not dealer.poll(0)
             assert not subscriber.poll(0)

@@ -9,7 +9,7 @@ from byzsgd.transport.connection import Connection
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what the guard's thread makes true."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 
