@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +45,21 @@ class Rig:
         """Start every server and worker."""
         await self.start(*self.cluster.servers, *self.cluster.workers, more=more)
 
-    async def status(self, identity: str) -> dict[str, Any]:
-        """What a node says of itself; an ``error`` while it does not answer."""
-        node = self.cluster.node(identity)
-        assert node is not None
-        return await asyncio.to_thread(watch.status, node)
+    async def status(self, identity: str) -> Any:
+        """What a node says of itself, once it answers: on a busy machine not at every look."""
+        return await self.wait_for(identity, lambda _: True)
 
     async def step(self, identity: str) -> int:
-        """The step that a node is at, -1 while it does not answer."""
-        return int((await self.status(identity)).get("step", -1))
+        """The step that a node is at."""
+        return int((await self.status(identity))["step"])
 
     async def wait_for(self, identity: str, condition: Callable[[dict[str, Any]], object]) -> Any:
         """The first status of a node for which a condition holds."""
+        node = self.cluster.node(identity)
+        assert node is not None
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                status = await self.status(identity)
+                status = await asyncio.to_thread(watch.status, node)
                 if "error" not in status and condition(status):
                     return status
                 await asyncio.sleep(LOOK_SECONDS)
@@ -69,29 +71,32 @@ class Rig:
 
     async def samples(self, identity: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """What Prometheus would scrape from a node: values by name and labels."""
-        return samples_of((await self.get(identity, "/metrics"))[1])
-
-    async def get(self, identity: str, path: str) -> tuple[int, str]:
-        """Status code and text of a node's HTTP answer."""
         node = self.cluster.node(identity)
         assert node is not None
-        return await asyncio.to_thread(answer, node, path)
+        return await asyncio.to_thread(samples_of, node)
 
 
-def answer(node: Member, path: str) -> tuple[int, str]:
-    """Status code and text of a node's HTTP answer."""
-    with urllib.request.urlopen(f"http://{node.http}{path}", timeout=30) as found:
-        return found.status, found.read().decode()
-
-
-def samples_of(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """The values of an answer to /metrics, by name and labels."""
+def samples_of(node: Member) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """The values of a node's /metrics by name and labels, once it answers."""
     found = {}
-    for line in text.splitlines():
+    for line in _metrics(node).splitlines():
         if match := re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line):
             labels = frozenset(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
             found[match[1], labels] = float(match[3])
     return found
+
+
+def _metrics(node: Member) -> str:
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{node.http}/metrics", timeout=30) as answer:
+                text: str = answer.read().decode()
+                return text
+        except (OSError, HTTPException):  # It has no time for that now, say.
+            if time.monotonic() > ends:
+                raise
+            time.sleep(LOOK_SECONDS)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.attacks import OPERATORS
-from tests.rig import LOOK_SECONDS, PATIENCE_SECONDS, answer, samples_of
+from tests.rig import LOOK_SECONDS, PATIENCE_SECONDS, samples_of
 
 from byzsgd.cluster import Cluster, Role
 from byzsgd.transport import keys
@@ -106,13 +106,18 @@ class Standing:
 
     def wait_for_steps(self, count: int) -> None:
         """Wait until every correct node has gone on by so many steps."""
-        began = {identity: max(self.step(identity), 0) for identity in self.correct}
-        for identity in self.correct:
-            end = time.monotonic() + PATIENCE_SECONDS
-            while self.step(identity) < began[identity] + count:
-                assert time.monotonic() < end, f"{identity} stands still"
-                assert not self.ended(), self.ended()
-                time.sleep(LOOK_SECONDS)
+        began = {identity: self._wait_for_step(identity, 0) for identity in self.correct}
+        for identity, step in began.items():
+            self._wait_for_step(identity, step + count)
+
+    def _wait_for_step(self, identity: str, least: int) -> int:
+        """The step of a node, once it answers and has come so far."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while (step := self.step(identity)) < least:
+            assert time.monotonic() < end, f"{identity} stands still"
+            assert not self.ended(), self.ended()
+            time.sleep(LOOK_SECONDS)
+        return step
 
     def refused(self) -> Counter[tuple[str, str]]:
         """Messages and connections refused by all correct nodes together, by peer and reason."""
@@ -128,7 +133,7 @@ class Standing:
         """What Prometheus would scrape from a node."""
         node = self.cluster.node(identity)
         assert node is not None
-        return samples_of(answer(node, "/metrics")[1])
+        return samples_of(node)
 
     def log(self, identity: str) -> Path:
         """The log of a node."""

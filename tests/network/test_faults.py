@@ -76,7 +76,7 @@ def test_no_quorum_is_left(trained) -> None:
     async def test(rig) -> None:
         rig.network.cut("s0", "s1", "w0", "w1")
         async with standing_still(rig, ["s2", "s3", "s4"], []):
-            waits = [(await rig.status(node))["waiting"] for node in ("s2", "s3", "s4")]
+            waits = [(await rig.says(node))["waiting"] for node in ("s2", "s3", "s4")]
             for waiting in waits:
                 lacking = {"w0", "w1"} if waiting["for"] == "gradients" else {"s0", "s1"}
                 assert lacking <= set(waiting["lacking"])

@@ -91,9 +91,13 @@ class Nodes:
         found: dict[str, Any] = wait_until(holds, why)
         return found
 
+    def says(self, node: str) -> dict[str, Any]:
+        """What a node says of itself, once it answers: on a busy machine not at every look."""
+        return self.wait_for(node, lambda _: True)
+
     def furthest(self) -> int:
         """The highest step of a correct node."""
-        return max(int(self.status(node).get("step", -1)) for node in self.correct)
+        return max(int(self.says(node)["step"]) for node in self.correct)
 
     def progress(self, *nodes: str, steps: int = 20) -> None:
         """Wait until nodes, or all correct ones, are so many steps further than anybody is now."""

@@ -37,7 +37,7 @@ def test_units_train_under_attack(nodes: Nodes) -> None:
     """A server and a worker lie; the others learn, and the model is there to be fetched."""
     nodes.progress(steps=60)
     [liar] = [node for node in LIARS if node in nodes.cluster.workers]
-    status = nodes.status("s0")
+    status = nodes.says("s0")
     assert status["left_out"][liar] > 0.9 * status["steps_done"]
 
     where = ("--cluster", "/etc/byzsgd/cluster.toml", "--key", "/etc/byzsgd/keys/operator.key")
@@ -49,7 +49,7 @@ def test_units_train_under_attack(nodes: Nodes) -> None:
 def test_systemd_shows_what_a_node_does(nodes: Nodes) -> None:
     """Its step, a server's drift, a worker's loss, and the sentence of /status; the newest ones."""
     for node, figure in (("s0", "drift"), ("w0", "loss")):
-        before = nodes.status(node)["step"]
+        before = nodes.says(node)["step"]
 
         def shows(node: str = node, figure: str = figure, before: int = before) -> bool:
             text = nodes.show(node)["StatusText"]
@@ -89,7 +89,7 @@ def test_a_frozen_node_is_ended_by_the_watchdog(nodes: Nodes) -> None:
 
 def test_a_stop_is_clean(nodes: Nodes) -> None:
     """It saves the model, ends with status 0, and is not taken for a failure; then all goes on."""
-    step, restarts = nodes.status("s2")["step"], nodes.restarts("s2")
+    step, restarts = nodes.says("s2")["step"], nodes.restarts("s2")
     nodes.machine.run("systemctl", "stop", nodes.unit("s2"))
     found = nodes.show("s2")
     assert (found["ActiveState"], found["Result"]) == ("inactive", "success")
@@ -193,7 +193,10 @@ def test_the_target_stops_and_starts_all_nodes(nodes: Nodes) -> None:
     step = nodes.furthest()
     nodes.machine.run("systemctl", "stop", "byzsgd.target")
     for node in nodes.correct:
-        wait_until(lambda node=node: nodes.show(node)["ActiveState"] == "inactive", nodes.furthest)
+        wait_until(
+            lambda node=node: nodes.show(node)["ActiveState"] == "inactive",
+            lambda node=node: nodes.machine.journal(nodes.unit(node))[-3000:],
+        )
         assert nodes.show(node)["Result"] == "success"
     nodes.machine.run("systemctl", "start", "byzsgd.target")
     for node in nodes.correct:
