@@ -25,7 +25,9 @@ def test_a_node_is_stopped_when_the_one_before_is_back(running, byzsgd) -> None:
             await _stop(rig, "w0")
             waited = await drain("w1", "0.1")
             assert waited.status == 1
-            assert "w0 does not answer, and only 1 of 4 workers may be away" in waited.errors
+            # On a busy machine others may have been too slow to answer, too.
+            assert "w0 does not answer, " in waited.errors
+            assert ", and only 1 of 4 workers may be away" in waited.errors
 
             waits = asyncio.create_task(drain("w1", "100"))
             await rig.start("w0")

@@ -80,7 +80,8 @@ def test_the_command_runs_in_daemons_and_goes_on(byzsgd, tmp_path: Path, left_ru
         rows = {(row["system"], row["setting"]): row for row in csv.DictReader(file)}
     assert {row["state"] for row in rows.values()} == {"done"}
     messages = {key: float(row["messages_per_step"]) for key, row in rows.items()}
-    assert 14 <= messages["vanilla", ""] < 90 <= messages["asynchronous", "T = 1"] < 130
+    # 14 and 90 by the formula; of 90 those are left out that a quorum need not wait for.
+    assert 14 <= messages["vanilla", ""] < 75 <= messages["asynchronous", "T = 1"] < 130
     assert messages["asynchronous", "T = 5"] < messages["asynchronous", "T = 1"]
     again = byzsgd(*words, "--out", tmp_path / "out")
     assert "nothing to run" in again.out

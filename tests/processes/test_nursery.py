@@ -162,6 +162,7 @@ def test_who_is_interrupted_at_a_start_leaves_no_daemon(running, left_running) -
 
     async def main() -> None:
         async with running() as rig:
+            await rig.start("w0")  # From here on the nursery is quick.
             start = asyncio.create_task(rig.start("s0"))
             await asyncio.wait([start], timeout=0)
             start.cancel()

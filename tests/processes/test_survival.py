@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import pytest
+from tests.rig import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -42,9 +43,10 @@ def test_a_server_resumes_from_its_checkpoint(running, tmp_path, number, period)
     async def main() -> None:
         async with running(steps=0, servers=2, workers=1) as rig:
             servers = rig.cluster.servers
+            # Whatever its disk takes to keep the last model.
+            patient = ("--checkpoint-period", period, "--stop-seconds", str(PATIENCE_SECONDS))
             for server in servers:
-                folder = ("--state", str(tmp_path / server))
-                await rig.start(server, more=(*folder, "--checkpoint-period", period))
+                await rig.start(server, more=("--state", str(tmp_path / server), *patient))
             await rig.start("w0")
             await rig.wait_for_step(25, *servers)
             for server in servers:
@@ -53,14 +55,13 @@ def test_a_server_resumes_from_its_checkpoint(running, tmp_path, number, period)
                 await rig.daemons.process(server).wait()
 
             for server in servers:
-                folder = ("--state", str(tmp_path / server))
-                await rig.start(server, more=(*folder, "--checkpoint-period", period))
+                await rig.start(server, more=("--state", str(tmp_path / server), *patient))
 
             for server in servers:
                 status = await rig.wait_for(server, lambda status: status["step"] >= 30)
-                assert status["steps_done"] < 30, "it did not begin at step 0"
-            log = (rig.file.parent / "logs" / "s0.log").read_text()
-            assert "resumes from the checkpoint of step" in log
+                assert status["step"] - status["steps_done"] >= 10, "it did not begin at step 0"
+                log = (rig.file.parent / "logs" / f"{server}.log").read_text()
+                assert "resumes from the checkpoint of step" in log
 
     asyncio.run(main())
 
