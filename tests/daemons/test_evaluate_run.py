@@ -356,10 +356,13 @@ def test_a_run_in_memory_ends_with_who_asked_for_it(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "byzsgd_daemons.evaluate.memory"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, **pipes) as process:
-        process.stdin.write(json.dumps(endless.description()).encode() + b"\n")
-        process.stdin.flush()
-        begun = process.stderr.readline()
-        said, _ = process.communicate(timeout=120)
+        try:
+            process.stdin.write(json.dumps(endless.description()).encode() + b"\n")
+            process.stdin.flush()
+            begun = process.stderr.readline()
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
 
     assert begun == b"it begins\n"
     assert (process.returncode, said) == (0, b"")
