@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.rig import PATIENCE_SECONDS
 
 from byzsgd_daemons.evaluate import daemons
 from byzsgd_daemons.evaluate.plan import VARIANTS, Scale, experiments
@@ -20,6 +21,12 @@ CELLS = [("sign-flip", "equivocate"), ("optimal", "push")]
 
 SMALL = Scale(task="quadratic", steps=40)
 """A training of seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve daemons that begin on a busy machine do not stand still."""
+    monkeypatch.setattr(daemons, "STALL_SECONDS", PATIENCE_SECONDS)
 
 
 def test_cells_of_the_matrix() -> None:
