@@ -260,14 +260,17 @@ def test_a_process_that_may_not_make_code_uses_numpy() -> None:
     script = (
         "import ctypes, sys, numpy; from byzsgd.aggregation import coordinate_median;"
         "PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1;"
-        "ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0);"
+        "ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) and sys.exit(77);"
         f"assert coordinate_median(numpy.ones((5, {D}), 'f4'), 2).sum() == {D};"
         "assert 'llvmlite.binding' in sys.modules"
     )
 
-    subprocess.run(
-        [sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, env={"PYTHONPATH": ":".join(sys.path)}
     )
+    if done.returncode == 77:
+        pytest.skip("NOT TESTED: no PR_SET_MDWE here; it takes Linux 6.3")
+    assert done.returncode == 0
 
 
 def test_llvmlite_is_loaded_by_those_who_need_it() -> None:
