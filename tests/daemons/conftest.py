@@ -17,7 +17,7 @@ from byzsgd.protocol import Aggregated, Effect, Event, GradientComputed, Node
 from byzsgd.protocol.node import Waiting
 from byzsgd.transport import Statistics, keys
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
 """Far above what anything here takes: only a wait that would be for ever runs into it."""
 
 

@@ -140,7 +140,7 @@ class Booted:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE_SECONDS,
+            timeout=5 * PATIENCE_SECONDS,  # An installation takes a while.
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
