@@ -231,11 +231,11 @@ def _shared_bases(arguments: argparse.Namespace) -> Iterator[System]:
     yield replace(default, keyless=True)
     for d in (10_000, 1_000_000):
         yield replace(default, d=d)
-    yield replace(default, d=25_000_000, n_w=4, f_w=1)
     yield replace(default, f_w=0, n_ps=2, f_ps=0)
     yield replace(default, f_w=2, n_ps=8, f_ps=2)
     for batch in (32, 64, 128, 256):
         yield replace(default, task="mnist", batch=batch)
+    yield replace(default, d=25_000_000, n_w=4, f_w=1)
 
 
 def _shared_rows(base: System, found: list[Measured]) -> Iterator[Row]:
