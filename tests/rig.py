@@ -2,10 +2,13 @@
 
 import asyncio
 import re
+import signal
+import subprocess
+import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -108,3 +111,24 @@ async def running(folder: Path, **plan: Any) -> AsyncIterator[Rig]:
     initial.write(initial.build(cluster, folder), theta_0)
     async with Daemons(file, cluster, folder / "logs") as daemons:
         yield Rig(file, cluster, daemons, theta_0)
+
+
+@contextmanager
+def attended(words: Sequence[str | Path], **more: Any) -> "Iterator[subprocess.Popen[str]]":
+    """A program that is read while it runs; Ctrl-C ends it, and so does waiting for ever.
+
+    Args:
+        words: The program and its arguments.
+        more: What else ``subprocess.Popen`` takes.
+    """
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more,
+        # Who runs the tests in the background may ignore Ctrl-C, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+        patience.start()
+        try:
+            yield process
+        finally:
+            patience.cancel()

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.rig import PATIENCE_SECONDS
+from tests.rig import attended
 
 from byzsgd.checkpoint import digest_of, load_newest
 from byzsgd.cluster import Cluster
@@ -330,18 +329,9 @@ def test_a_local_training_goes_on_with_a_full_disk(tmp_path: Path) -> None:
     words = ["local", "--task", "quadratic", "--steps", "0", "--servers", "1", "--workers", "1"]
     words += ["--f-servers", "0", "--f-workers", "0", "--out", str(out)]
     said: list[str] = []
-    with subprocess.Popen(
-        (
-            *(*OWN_MOUNTS, "sh", "-c", MOUNTED, out),
-            *(sys.executable, "-m", "byzsgd_daemons.cli", *words),
-        ),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        # Who runs the tests in the background may ignore Ctrl-C, and what is ignored is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:  # fmt: skip
+    own = [*OWN_MOUNTS, "sh", "-c", MOUNTED, out]
+    with attended([*own, sys.executable, "-m", "byzsgd_daemons.cli", *words]) as process:
         assert process.stdout is not None
-        patience = threading.Timer(PATIENCE_SECONDS, process.kill)
-        patience.start()
         disk, since = SmallDisk(process.pid, out), 0
         for line in process.stdout:
             said.append(line)
@@ -350,7 +340,6 @@ def test_a_local_training_goes_on_with_a_full_disk(tmp_path: Path) -> None:
                 since += any("training goes on" in each for each in said)
                 if since == 3:
                     process.send_signal(signal.SIGINT)
-        patience.cancel()
 
     text = "".join(said)
     assert process.returncode == 1, text

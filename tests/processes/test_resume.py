@@ -3,15 +3,13 @@
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from safetensors.torch import load_file
-from tests.rig import PATIENCE_SECONDS
+from tests.rig import attended
 
 from byzsgd_daemons.folder import read_points
 
@@ -61,23 +59,15 @@ def test_a_stopped_training_goes_on_where_it_was(byzsgd, tmp_path: Path, left_ru
 
 def stopped(folder: Path, *words: str) -> str:
     """What a command says that is stopped by Ctrl-C once it has evaluated a second model."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "byzsgd_daemons.cli", *words],
-        cwd=folder, env=os.environ | {"TMPDIR": str(folder)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        # Who runs the tests in the background may ignore Ctrl-C, and what is ignored is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:  # fmt: skip
+    command = [sys.executable, "-m", "byzsgd_daemons.cli", *words]
+    with attended(command, cwd=folder, env=os.environ | {"TMPDIR": str(folder)}) as process:
         assert process.stdout is not None
-        patience = threading.Timer(PATIENCE_SECONDS, process.kill)
-        patience.start()
         said, asked = "", False
         for line in process.stdout:
             said += line
             if line.startswith("step ") and not line.startswith("step 0 ") and not asked:
                 process.send_signal(signal.SIGINT)
                 asked = True
-        patience.cancel()
     assert process.returncode == 1, said
     return said
 
