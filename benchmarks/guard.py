@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from math import inf
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -298,8 +299,28 @@ class Outcome:
     refused: dict[str, int]
 
 
-async def measure(attack: str, guarded: bool, seconds: float, until: str = "") -> Outcome:
-    """Run one attack, so long and until the node has refused something."""
+@dataclass(frozen=True)
+class End:
+    """When an attack ends."""
+
+    seconds: float
+    """Not before."""
+    until: str = ""
+    """What the node must have counted as refused, if anything."""
+    count: int = 1
+    """How often."""
+    files: float = inf
+    """How many files it may have open then."""
+
+    async def is_reached(self, node: Pipe) -> bool:
+        """Ask the node."""
+        node.send("count")
+        refused, _, descriptors = await asyncio.to_thread(node.recv)
+        return refused.get(self.until, 0) >= self.count and descriptors <= self.files
+
+
+async def measure(attack: str, guarded: bool, end: End) -> Outcome:
+    """Run one attack."""
     net = new_net()
     victim_id, peer_id = ("w1", "s2") if attack == "server" else ("s1", "w2")
     spawn = multiprocessing.get_context("spawn")
@@ -320,7 +341,9 @@ async def measure(attack: str, guarded: bool, seconds: float, until: str = "") -
         before = _kib(victim.pid, "VmRSS")
         attacker.start()
         began, steps = time.perf_counter(), iter(range(1, 1 << 30))
-        while time.perf_counter() - began < seconds or (until and not await _counted(ours, until)):
+        while time.perf_counter() - began < end.seconds or (
+            end.until and not await end.is_reached(ours)
+        ):
             step = next(steps)
             asker.asked[step] = time.perf_counter()
             peer.send((victim_id,), Pull(step))
@@ -345,11 +368,6 @@ async def measure(attack: str, guarded: bool, seconds: float, until: str = "") -
         peer.close()
 
 
-async def _counted(node: Pipe, refusal: str) -> bool:
-    node.send("count")
-    return refusal in (await asyncio.to_thread(node.recv))[0]
-
-
 def _kib(pid: int | None, key: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(key))
@@ -361,15 +379,18 @@ def settings() -> argparse.Namespace:
     parser.add_argument("--guard", choices=("on", "off"), help="default: both")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each attack")
     parser.add_argument("--until", default="", help="go on until this was counted: 'w1 flood'")
+    parser.add_argument("--count", type=int, default=1, help="so often")
+    parser.add_argument("--files", type=int, default=inf, help="and no more are open after that")
     parser.add_argument("--json", action="store_true", help="one line of JSON a run, no table")
     return parser.parse_args()
 
 
 def rows(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Outcome]]:
+    end = End(chosen.seconds, chosen.until, chosen.count, chosen.files)
     for attack in chosen.attack or ATTACKS:
         for guard in ("off", "on"):
             if chosen.guard in (None, guard):
-                run = measure(attack, guard == "on", chosen.seconds, chosen.until)
+                run = measure(attack, guard == "on", end)
                 yield attack, guard, asyncio.run(run)
 
 

@@ -54,6 +54,10 @@ MARGIN_MIB = 64
 def test_memory_stays_bounded_and_others_are_served(attack, refusal, budget) -> None:
     """Real processes: the attack is cut off and counted, and a correct peer has its answers."""
     words = ["--attack", attack, "--guard", "on", "--seconds", "1", "--until", refusal, "--json"]
+    if attack == "crowd":
+        # Those that were cut are closed, or this never ends. At a look of a busy guard there may
+        # be more, but not at all of them.
+        words += ["--count", "1000", "--files", str(3 * 2 * STRANGERS_MAX + 200)]
     ran = subprocess.run(
         [sys.executable, BENCHMARK, *words], capture_output=True, text=True, timeout=120, check=True
     )
@@ -62,9 +66,6 @@ def test_memory_stays_bounded_and_others_are_served(attack, refusal, budget) -> 
     assert found["refused"][refusal] > 0
     assert found["peak_mib"] <= budget / MIB + MARGIN_MIB
     assert found["answered"] > 0.5
-    if attack == "crowd":
-        # Twice as many may have come since the last look; without a guard they are 3,000.
-        assert found["descriptors"] <= 3 * 2 * STRANGERS_MAX + 200
 
 
 def test_every_byte_of_a_messages_frames_is_accounted_for(net, outsiders, monkeypatch) -> None:
