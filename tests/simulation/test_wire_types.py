@@ -82,6 +82,7 @@ def test_running_averages_are_not_rounded(cluster: Callable[..., Cluster]) -> No
 
     And take four bytes each, both ways.
     """
+    torch.set_num_threads(1)  # More are slower for so small a model.
     examples = 3 + 2 * torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
     data = examples, (examples[:, 0] > 3).long()
     task = TorchTask(
