@@ -341,13 +341,14 @@ async def measure(attack: str, guarded: bool, end: End) -> Outcome:
         before = _kib(victim.pid, "VmRSS")
         attacker.start()
         began, steps = time.perf_counter(), iter(range(1, 1 << 30))
-        while time.perf_counter() - began < end.seconds or (
-            end.until and not await end.is_reached(ours)
-        ):
-            step = next(steps)
-            asker.asked[step] = time.perf_counter()
-            peer.send((victim_id,), Pull(step))
-            await asyncio.sleep(ASK_SECONDS)
+        async with asyncio.timeout(end.seconds + 120):
+            while time.perf_counter() - began < end.seconds or (
+                end.until and not await end.is_reached(ours)
+            ):
+                step = next(steps)
+                asker.asked[step] = time.perf_counter()
+                peer.send((victim_id,), Pull(step))
+                await asyncio.sleep(ASK_SECONDS)
         wall = time.perf_counter() - began
         ours.send("after")
         refused, cpu_after, descriptors = await asyncio.to_thread(ours.recv)
