@@ -143,9 +143,14 @@ class Node:
         self.wait_for(f"{', '.join(nodes)} at step {step}", there)
 
     def step(self) -> int:
-        """The step that most of the servers have reached."""
-        found = self.statuses()
-        steps = sorted(found[each]["step"] for each in self.cluster.servers if each in found)
+        """The step that most of the servers have reached, once most of them answer."""
+
+        def reached() -> list[int]:
+            found = self.statuses()
+            steps = sorted(found[each]["step"] for each in self.cluster.servers if each in found)
+            return steps if len(steps) > len(self.cluster.servers) // 2 else []
+
+        steps = self.wait_for("steps of most servers", reached)
         return steps[len(steps) // 2]
 
     def saved(self, server: str) -> int:
@@ -155,7 +160,6 @@ class Node:
     def wait_for_all(self) -> int:
         """Wait until all correct nodes are in step, and go on from there; return the step."""
         correct = [each for each in (*self.cluster.servers, *self.cluster.workers) if each != LIAR]
-        self.wait_for("statuses", self.statuses)
         step = self.step()
         self.wait_for_step(step + 5, *correct)
         return step + 5
@@ -511,9 +515,12 @@ def test_a_key_is_replaced_while_the_training_goes_on(node: Node) -> None:
         line = 'until grep -qF -- "$KEY" /cluster/cluster.toml; do sleep 1; done; kill -HUP 1'
         command = f"KEY='{member.public_key}'; {line}"
         node.kubectl("exec", server, "--", "sh", "-c", command)
-    node.wait_for(
-        "silence", lambda: node.statuses()["server-0"]["peers"]["worker-3"]["last_seen_seconds"] > 5
-    )
+
+    def silence() -> bool:
+        peers = node.statuses().get("server-0", {}).get("peers", {})
+        return (peers.get("worker-3", {}).get("last_seen_seconds") or 0) > 5
+
+    node.wait_for("silence", silence)
     node.kubectl("apply", "--server-side", "-k", node.folder / "keys")
     node.kubectl("delete", "pod", "worker-3")
     node.wait_for_step(step + 10, "worker-3", "server-0")
