@@ -130,5 +130,7 @@ def attended(words: Sequence[str | Path], **more: Any) -> "Iterator[subprocess.P
         patience.start()
         try:
             yield process
+            process.wait()
         finally:
             patience.cancel()
+            process.kill()
