@@ -16,7 +16,8 @@ fi
 
 name=$1
 shift
-if [ "$(id -u)" != 0 ] || ! unshare --mount --pid --fork true 2>/dev/null; then exec "$@"; fi
+spaces=(unshare --mount --propagation private --pid --fork --kill-child --mount-proc)
+if [ "$(id -u)" != 0 ] || ! "${spaces[@]}" true 2>/dev/null; then exec "$@"; fi
 
 # When a process was started, by which it is told from a later one of the same number: proc(5), field 22.
 started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
@@ -32,9 +33,7 @@ remove() {
 }
 
 end() {
-  local init
-  read -r init _ 2>/dev/null <"/proc/$child/task/$child/children" || init=$child
-  kill -9 "$init" 2>/dev/null || true
+  kill -9 "$child" 2>/dev/null || true  # And so process 1 of the namespace, and all in it.
   wait "$child" 2>/dev/null || true
   remove "$BYZSGD_RUN"
 }
@@ -49,8 +48,12 @@ export TMPDIR=/var/tmp/$BYZSGD_RUN
 mkdir -m 700 "$TMPDIR"
 trap 'rm -rf "$TMPDIR"' EXIT
 trap 'exit 1' HUP INT TERM
-setpriv --pdeathsig KILL \
-  unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$0" "$@" &
+login=${REGISTRY_AUTH_FILE:-/run/containers/0/auth.json}
+if [ -f "$login" ]; then
+  cp "$login" "$TMPDIR/auth.json"
+  export REGISTRY_AUTH_FILE=$TMPDIR/auth.json
+fi
+setpriv --pdeathsig KILL "${spaces[@]}" "$0" "$@" &
 child=$!
 trap end EXIT
 wait "$child"

@@ -14,6 +14,7 @@ from tests.systemd.booted import wait_until
 SCRIPT = Path(__file__).with_name("alone.sh")
 
 LINGER = """
+set -e
 group=/sys/fs/cgroup/pids
 [ -d $group ] || group=/sys/fs/cgroup
 mkdir -p $group/$BYZSGD_RUN/deeper "$TMPDIR/mounted"
@@ -28,8 +29,11 @@ wait
 @pytest.fixture(autouse=True)
 def _root() -> None:
     """Skips where nothing can be made that could be left."""
-    if os.geteuid() != 0 or subprocess.run(["unshare", "--pid", "--fork", "true"]).returncode:
+    spaces = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc")
+    if os.geteuid() != 0 or subprocess.run([*spaces, "true"], check=False).returncode:
         pytest.skip("NOT TESTED: only root may make namespaces")
+    if not os.access("/sys/fs/cgroup", os.W_OK):
+        pytest.skip("NOT TESTED: no control groups can be made here")
 
 
 @contextmanager

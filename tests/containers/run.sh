@@ -7,7 +7,9 @@ for program in podman buildah runc catatonit iptables unshare; do
   command -v "$program" >/dev/null && [ -x /usr/lib/podman/netavark ] && [ -x /usr/lib/podman/aardvark-dns ] && continue
   missing="apt-get install --no-install-recommends podman buildah runc netavark aardvark-dns catatonit iptables"
 done
-if [ "$(id -u)" != 0 ] || ! unshare --mount --net true 2>/dev/null; then missing='needs root'; fi
+# As alone.sh does: who cannot would come back here again and again.
+spaces=(unshare --mount --propagation private --net --pid --fork --mount-proc)
+if [ "$(id -u)" != 0 ] || ! "${spaces[@]}" true 2>/dev/null; then missing='needs root'; fi
 if [ -n "${missing:-}" ]; then
   printf '\n!!! CONTAINERS ARE NOT TESTED: %s\n\n' "$missing" >&2
   exit 0
