@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -16,6 +17,9 @@ from byzsgd.cluster import Cluster, Member, Role, split_address
 
 ANSWER_SECONDS = 1.0
 """A node that takes longer for its whole answer, or to be reached, is shown as not answering."""
+
+ASKED_AT_ONCE = 64
+"""Nodes that are asked at the same time."""
 
 LONG_SECONDS = 3.0
 """A wait that is worth a word."""
@@ -41,7 +45,15 @@ async def statuses(cluster: Cluster, seconds: float = ANSWER_SECONDS) -> dict[st
         seconds: How long each has for its whole answer.
     """
     asked = [node for node in cluster.nodes if node.role is not Role.OPERATOR and node.http]
-    answers = await asyncio.gather(*(asyncio.to_thread(status, node, seconds) for node in asked))
+    loop = asyncio.get_running_loop()
+    # Threads of their own: the loop's are few, and a silent node has one until its time is over.
+    threads = ThreadPoolExecutor(ASKED_AT_ONCE)
+    try:
+        answers = await asyncio.gather(
+            *(loop.run_in_executor(threads, status, node, seconds) for node in asked)
+        )
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
     return {node.id: answer for node, answer in zip(asked, answers, strict=True)}
 
 

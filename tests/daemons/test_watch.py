@@ -1,5 +1,6 @@
 """What a node says of itself may be a lie: it neither breaks nor draws on the operator's table."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -91,9 +92,8 @@ Say: TypeAlias = Callable[[socket.socket], None]
 
 
 @pytest.fixture
-def served(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Say], Member]]:
+def served(cluster: Cluster) -> Iterator[Callable[[Say], Member]]:
     """Makes a node whose HTTP port says to who asks what a function says, in a thread."""
-    monkeypatch.setattr(watch, "ANSWER_SECONDS", 60.0)  # However busy this machine is.
     with ExitStack() as stack:
 
         def serve(say: Say) -> Member:
@@ -113,6 +113,9 @@ def served(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         yield serve
 
 
+PATIENCE_SECONDS = 60.0
+"""However busy this machine is."""
+
 HEAD = b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n"
 
 
@@ -123,13 +126,15 @@ def test_a_status_is_the_body_of_the_answer(served: Any) -> None:
         connection.sendall(HEAD + b'{"step"')
         connection.sendall(b": 7}")
 
-    assert watch.status(served(say)) == {"step": 7}
+    assert watch.status(served(say), PATIENCE_SECONDS) == {"step": 7}
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"loss": 1' + "0" * 400 + "}", "[]", "no JSON"])
 def test_an_answer_that_is_no_status_is_an_error(served: Any, text: str) -> None:
     """It is shown as such, whatever it holds."""
-    found = watch.status(served(lambda connection: connection.sendall(HEAD + text.encode())))
+    found = watch.status(
+        served(lambda connection: connection.sendall(HEAD + text.encode())), PATIENCE_SECONDS
+    )
 
     assert found.keys() == {"error"}
 
@@ -137,7 +142,7 @@ def test_an_answer_that_is_no_status_is_an_error(served: Any, text: str) -> None
 def test_an_answer_that_is_too_long_is_an_error(served: Any) -> None:
     """No more of it is taken than any status has, although the rest would make it one."""
     long = HEAD + b" " * (2 * watch.STATUS_BYTES_MAX) + b'{"step": 7}'
-    found = watch.status(served(lambda connection: connection.sendall(long)))
+    found = watch.status(served(lambda connection: connection.sendall(long)), PATIENCE_SECONDS)
 
     assert found.keys() == {"error"}
 
@@ -153,6 +158,23 @@ def test_a_byte_now_and_then_holds_nobody(served: Any) -> None:
     node = served(say)
     reason = "did not answer within 0.2 s (busy or frozen)"
     assert watch.status(node, 0.2) == {"error": f"no answer from {node.http}: {reason}"}
+
+
+def test_all_nodes_are_asked_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than the threads that an event loop has: nobody waits until another answers."""
+    many = replace(
+        cluster,
+        nodes=tuple(replace(cluster.nodes[0], id=f"s{n}", http="127.0.0.1:1") for n in range(40)),
+    )
+    together = threading.Barrier(40)
+
+    def status(node: Member, _: float) -> dict[str, Any]:
+        together.wait(PATIENCE_SECONDS)
+        return {"id": node.id}
+
+    monkeypatch.setattr(watch, "status", status)
+    found = asyncio.run(watch.statuses(many))
+    assert found == {f"s{n}": {"id": f"s{n}"} for n in range(40)}
 
 
 def test_who_is_not_there_is_told_from_who_is_busy(
@@ -174,7 +196,9 @@ def test_who_is_not_there_is_told_from_who_is_busy(
 def test_a_number_that_json_has_none_for_is_nothing(served: Any) -> None:
     """A liar's infinity would make what is passed on no JSON."""
     said = b'{"loss": NaN, "drift": [Infinity, -1e999, 0.5]}'
-    found = watch.status(served(lambda connection: connection.sendall(HEAD + said)))
+    found = watch.status(
+        served(lambda connection: connection.sendall(HEAD + said)), PATIENCE_SECONDS
+    )
 
     assert found == {"loss": None, "drift": [None, None, 0.5]}
 
