@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -102,9 +102,17 @@ class Keeping:
     A disk that takes none ends no training: they go there with a later one, or are missing.
     """
 
-    def __init__(self, view: View, path: Path) -> None:
+    def __init__(self, view: View, path: Path, earlier: Sequence[Point] = ()) -> None:
+        """Write nothing yet.
+
+        Args:
+            view: Shows how it goes.
+            path: The file of the points.
+            earlier: Those that are in it.
+        """
         self._view = view
         self._path = path
+        self._earlier = earlier
         self._file: TextIO | None = None
         self._written = 0
         self._reason = ""
@@ -118,7 +126,8 @@ class Keeping:
     def evaluated(self, training: Training) -> None:
         """Write the new point, then show it."""
         if self.training is None:
-            self._written = training.began  # By the training before.
+            steps = zip(training.points, self._earlier, strict=False)
+            self._written = sum(point.step == there.step for point, there in steps)
         self.training = training
         self._write(training)
         self._view.evaluated(training)
@@ -132,9 +141,10 @@ class Keeping:
             self._write(training)  # There may be room by now.
         lacking = len(training.points) - self._written
         self._close_file()
-        if not training.unwritten:
+        if not lacking:
             return []
-        return [f"{self._path}: lacks the last {lacking} points: {self._reason}"]
+        what = "last point" if lacking == 1 else f"last {lacking} points"
+        return [f"{self._path}: lacks the {what}: {self._reason}"]
 
     def _write(self, training: Training) -> None:
         """Write the last point, or all: those of a later step do not count, nor a line cut off."""
@@ -189,33 +199,43 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / POINTS
-    keeping = Keeping(view, points)
     state = folder / "state" if stays else None
     with _alone(folder):
         if stays and file.resolve().parent != folder.resolve():
             _check_same(folder, file)
         earlier = read_points(points).get("", []) if points.exists() else []
-        told: list[str] = []
+        keeping = Keeping(view, points, earlier)
+        failed: BaseException | None = None
         try:
             return asyncio.run(
                 local.train(
                     file, drill, keeping, logs=logs, device=device, state=state, earlier=earlier
                 )
             )
-        except ByzsgdError as error:
-            told.append(str(error))
+        except BaseException as error:
+            failed = error
             raise
         finally:
             lacking = keeping.close()
-            if stays and keeping.training is not None:
-                try:
-                    _write_model(
-                        keeping.training, file.resolve().parent, folder / "model.safetensors"
-                    )
-                except ByzsgdError as error:
-                    lacking.append(str(error))
-            if stays and lacking:
-                raise ByzsgdError("\n".join([*told, *lacking]))
+            if stays:
+                lacking += _leave_model(keeping.training, file, folder)
+            else:
+                lacking.clear()
+            if lacking and isinstance(failed, ByzsgdError):
+                failed.args = ("\n".join([str(failed), *lacking]),)
+            elif lacking and (failed is None or isinstance(failed, KeyboardInterrupt)):
+                raise ByzsgdError("\n".join(lacking))
+
+
+def _leave_model(training: Training | None, file: Path, folder: Path) -> list[str]:
+    """Write the model of the last point, if there is one; a sentence if it cannot be written."""
+    if training is None:
+        return []
+    try:
+        _write_model(training, file.resolve().parent, folder / "model.safetensors")
+    except ByzsgdError as error:
+        return [str(error)]
+    return []
 
 
 def _check_same(folder: Path, file: Path) -> None:

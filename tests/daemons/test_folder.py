@@ -136,11 +136,16 @@ def test_points_that_no_disk_took_are_said_to_be_missing(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of those of the training before, none is; if there is room at the end, nothing is."""
-    path, keeping = tmp_path / "points.csv", Keeping(Shown(), tmp_path / "points.csv")
-    training.points, training.began = [point(step) for step in (0, 10, 20)], 2
+    path, earlier = tmp_path / "points.csv", [point(0), point(10)]
+    keeping = Keeping(Shown(), path, earlier)
+    training.points = list(earlier)
     with monkeypatch.context() as full:
         full.setattr(folder, "write_whole", refused)
         keeping.evaluated(training)
+        assert keeping.close() == [], "the last of those of before was made again"
+        training.points.append(point(20))
+        keeping.evaluated(training)
+        assert keeping.close() == [f"{path}: lacks the last point: No space left on device"]
         training.points.append(point(30))
         keeping.evaluated(training)
 
