@@ -494,7 +494,7 @@ nodes = st.lists(
     st.dictionaries(st.sampled_from([f.name for f in fields(Cluster)]) | words, values, max_size=6),
     st.none() | nodes,
 )
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_a_file_holds_it_is_a_cluster_or_a_report(
     mapping: dict[str, Any], members: list[dict[str, Any]] | None
 ) -> None:
@@ -504,7 +504,7 @@ def test_whatever_a_file_holds_it_is_a_cluster_or_a_report(
 
 
 @given(st.sampled_from([f.name for f in fields(Cluster)]), values)
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_one_wrong_value_is_a_cluster_or_a_report(key: str, value: Any) -> None:
     """Also where all else is right; and a cluster that was taken has a digest."""
     with suppress(ClusterError):

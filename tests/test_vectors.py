@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from byzsgd.vectors import BLOCK, Vector, copy_finite, distance, is_finite, is_vector, norm
@@ -86,7 +86,6 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(floats, floats), min_size=1, max_size=20))
-@settings(derandomize=True, deadline=None)
 def test_distance_is_a_metric(pairs: list[tuple[float, float]]) -> None:
     """Symmetric, zero for equals alone, and right for any two vectors."""
     a = np.array([pair[0] for pair in pairs], np.float32)

@@ -161,7 +161,7 @@ def test_containers_and_strides_do_not_matter(chain: Rule) -> None:
 
 
 @every_chain
-@settings(derandomize=True, deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), power=st.integers(-45, 38), common=st.booleans())
 def test_finite_rows_give_a_finite_vector(chain: Rule, seed: int, power: int, common: bool) -> None:
     """Whatever the scale of the rows, equal ones or not, the result is finite and no longer."""

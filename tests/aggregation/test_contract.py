@@ -169,7 +169,7 @@ def test_arrival_order_does_not_matter(rule: Rule) -> None:
 
 
 @every_rule
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     arrays.arrays(
         np.float32,

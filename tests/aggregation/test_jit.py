@@ -100,7 +100,7 @@ def test_equal_bits_for_a_million_coordinates(n: int) -> None:
 
 
 @with_llvmlite
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     arrays.arrays(
         np.float32,

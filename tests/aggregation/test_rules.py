@@ -35,7 +35,7 @@ def lied_to(chance: np.random.Generator, n: int, f: int, outlier: float) -> np.n
 
 
 @every_rule
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32),
     scale=st.sampled_from([1e-25, 1e-3, 1, 1e19, 1e30]),
@@ -83,7 +83,7 @@ def test_a_median_between_two_rows_far_apart(naive: Naive) -> None:
     [rule for name, rule in RULES.items() if name not in ("bulyan", "mda")],
     ids=lambda rule: rule.name,
 )
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), outlier=st.sampled_from([0, 3, 1e3, 1e12, 1e30]))
 def test_the_order_of_rows_does_not_matter(rule: Rule, seed: int, outlier: float) -> None:
     """Without ties, any order of the rows gives the same result up to rounding."""

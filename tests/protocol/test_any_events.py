@@ -116,7 +116,7 @@ def room(node: Node) -> int:
 
 @every_kind
 @pytest.mark.parametrize("role", ["server", "worker"])
-@settings(derandomize=True, deadline=None, max_examples=250)
+@settings(max_examples=250)
 @given(period=periods, happened=happenings)
 def test_equal_event_lists_give_equal_effects(
     cluster: Make,
@@ -151,7 +151,7 @@ def test_equal_event_lists_give_equal_effects(
 
 
 @pytest.mark.parametrize("variant", ["asynchronous", "synchronous"])
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     happened=st.lists(
         st.tuples(st.sampled_from(["op", "stranger", "w1"]), messages).map(
@@ -173,7 +173,7 @@ def test_who_is_no_server_never_moves_a_worker(
 
 
 @every_kind
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     lies=st.lists(st.tuples(st.sampled_from(["s5", "w4", "op"]), messages), max_size=40),
     waits=st.lists(st.sampled_from([0.25, 1.0, 20.0]), min_size=40, max_size=40),

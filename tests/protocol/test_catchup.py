@@ -175,7 +175,7 @@ def test_liars_alone_are_no_others() -> None:
     assert catch_up.others(0) == catch_up.gathered() == 9
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     f_servers=st.integers(1, 2),
     correct=st.lists(st.integers(0, 20), min_size=7, max_size=7),

@@ -5,7 +5,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from byzsgd.cluster import Cluster
@@ -51,7 +51,6 @@ def watched(*ratios_and_lengths: tuple[float, float], first: int = 0) -> Conditi
 # Formulas
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 60))
 def test_the_factor_is_one_for_four_workers(f: int, more: int) -> None:
     """2 f / (q - f) with q = n - f, which is at most 2 f / (f + 1) as n >= 3 f + 1."""
@@ -61,7 +60,6 @@ def test_the_factor_is_one_for_four_workers(f: int, more: int) -> None:
     assert 0 < factor(quorum, f) == 2 * f / (quorum - f) <= 2 * f / (f + 1)
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.floats(0, 0.99))
 def test_a_moving_average_has_a_smaller_variance(beta: float) -> None:
     """(1 - beta) / (1 + beta) of one gradient's: the sum of its squared weights."""
@@ -70,7 +68,6 @@ def test_a_moving_average_has_a_smaller_variance(beta: float) -> None:
     assert momentum_variance(beta) == pytest.approx(np.sum(weights**2), rel=1e-6)
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 4096), excesses)
 def test_a_larger_batch_divides_the_spread(batch: int, excess: float) -> None:
     """The spread falls with the root of the batch; the batch is the smallest that is enough."""
@@ -80,7 +77,6 @@ def test_a_larger_batch_divides_the_spread(batch: int, excess: float) -> None:
     assert sqrt((larger - 1) / batch) < excess
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.floats(0, 0.95), excesses)
 def test_a_longer_average_divides_the_spread(beta: float, excess: float) -> None:
     """The spread falls with the root of the variance; 0.01 less momentum would not be enough."""
@@ -92,7 +88,6 @@ def test_a_longer_average_divides_the_spread(beta: float, excess: float) -> None
     assert momentum_variance(longer - 0.01) > wanted * 0.999
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 60), excesses)
 def test_more_workers_divide_the_factor(f: int, more: int, excess: float) -> None:
     """As many correct ones beyond f; one less would not do."""
@@ -221,7 +216,6 @@ def test_who_begins_late_does_not_warn() -> None:
     assert not condition.early
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e30), st.floats(0, 1e30)), max_size=80))
 def test_any_updates_leave_a_ratio_that_can_be_told(
     numbers: Cluster, pairs: list[tuple[float, float]]

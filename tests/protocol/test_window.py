@@ -147,7 +147,7 @@ MOVES = st.one_of(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(moves=st.lists(MOVES, max_size=60))
 def test_no_sequence_of_events_exceeds_length_times_identities(moves: list[tuple]) -> None:
     """At most one vector an identity for each step of a short window, whatever peers send."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from byzsgd.errors import TaskError
@@ -58,7 +58,6 @@ def counts(parts: list[Any], labels: Labels) -> Any:
 # What every split owes
 
 
-@settings(derandomize=True, deadline=None)
 @given(labelled(), disjoint, st.integers(0, 2**53))
 def test_parts_are_disjoint_and_together_the_whole_set(
     data: tuple[Labels, int], split: Split, seed: int
@@ -71,7 +70,6 @@ def test_parts_are_disjoint_and_together_the_whole_set(
     assert sorted(np.concatenate(parts)) == list(range(len(labels)))
 
 
-@settings(derandomize=True, deadline=None)
 @given(labelled(), disjoint, st.integers(0, 2**53))
 def test_no_part_is_empty(data: tuple[Labels, int], split: Split, seed: int) -> None:
     """A worker without data could say nothing."""
@@ -80,7 +78,6 @@ def test_no_part_is_empty(data: tuple[Labels, int], split: Split, seed: int) -> 
     assert all(len(rows) for rows in split.parts(labels, n_workers, seed))
 
 
-@settings(derandomize=True, deadline=None)
 @given(labelled(), disjoint, st.integers(0, 2**53))
 def test_every_worker_computes_the_same_parts(
     data: tuple[Labels, int], split: Split, seed: int
@@ -114,7 +111,6 @@ def test_the_seed_decides(name: str) -> None:
 # Each one
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 1000))
 def test_shards_are_of_equal_size(n_workers: int, seed: int) -> None:
     """To within one example."""
@@ -123,7 +119,6 @@ def test_shards_are_of_equal_size(n_workers: int, seed: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(2, 10), st.integers(0, 1000))
 def test_a_large_alpha_is_nearly_even(n_workers: int, seed: int) -> None:
     """Of every class each worker has its n-th part, to within a few examples."""
@@ -160,7 +155,6 @@ def test_the_dice_of_extreme_alphas_are_numbers(alpha: float) -> None:
     assert sum(map(len, parts)) == len(EVEN)
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 10), st.integers(0, 1000))
 def test_by_label_deals_runs_of_equal_labels(runs: int, n_workers: int, seed: int) -> None:
     """A run is no longer than a part's share of the set, and spans as few classes as it can."""

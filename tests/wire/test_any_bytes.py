@@ -63,14 +63,14 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
     return frames
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(frames=mutated(), layout=st.sampled_from(LAYOUTS))
 def test_what_was_a_message_is_one_in_full_or_refused(frames: list[bytes], layout: Layout) -> None:
     """Never half of one, and nothing but a WireError is raised; also of another layout."""
     check_frames(frames, layout)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_refused_or_a_message(data: bytes) -> None:
     """However they are cut into frames."""

@@ -267,7 +267,7 @@ def laid_out(draw: st.DrawFn) -> tuple[Layout, np.ndarray, int]:
     return layout, bits.view(np.float32), 4 * draw(st.integers(1, 12))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(drawn=laid_out())
 def test_buffers_come_out_as_they_went_in_wherever_frames_are_cut(
     drawn: tuple[Layout, np.ndarray, int],
@@ -294,7 +294,7 @@ def test_buffers_come_out_as_they_went_in_wherever_frames_are_cut(
     assert received[:low].tobytes() == halves.rounded(vector[:low], layout.wire_type).tobytes()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(drawn=laid_out(), other=laid_out(), changed=st.integers(-9, 9))
 def test_another_layout_or_length_is_refused_before_the_payload_is_read(
     drawn: tuple[Layout, np.ndarray, int], other: tuple[Layout, np.ndarray, int], changed: int
@@ -542,14 +542,14 @@ packed_anything = st.recursive(
 ).map(msgpack.packb)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(frames=frame_lists | st.lists(packed_anything, min_size=1, max_size=2))
 def test_nothing_but_a_wire_error_leaves_decode(frames: list[Frame]) -> None:
     """Arbitrary bytes and arbitrary msgpack are refused as a WireError with a known reason."""
     assert reason(frames) in set(Reason)
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=600)
 @given(data=st.data(), message=st.sampled_from(MESSAGES))
 def test_a_mutated_message_is_refused_or_still_a_message(
     data: st.DataObject, message: Message

@@ -51,7 +51,7 @@ def packed(vector: Vector, half: WireType) -> list[int]:
 
 
 @either
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(value=any_bits.map(lambda bits: np.uint32(bits).view(np.float32)))
 @example(value=np.float32(65519.996))
 @example(value=np.float32(65520))
@@ -82,7 +82,7 @@ def test_unpacking_is_the_plain_twin_for_all_halves(half: WireType) -> None:
 
 
 @either
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(vector=any_vector)
 def test_whatever_the_vector_holds(half: WireType, vector: Vector) -> None:
     """What is finite stays so and near; infinity and NaN stay what they are. Once is enough."""
