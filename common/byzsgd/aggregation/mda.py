@@ -66,10 +66,28 @@ def mda_subset(vectors: Vectors, f: int) -> tuple[int, ...]:
     Raises:
         AggregationError: If the contract of ``byzsgd.aggregation`` is violated.
     """
-    rows = checked_rows(vectors, f, BOUND)
     if f == 0:
-        return every_row(rows)
-    return smallest_diameter_subset(squared_distances(rows), len(rows) - f)
+        return every_row(checked_rows(vectors, f, BOUND))
+    subset, _ = mda_selection(vectors, f)
+    return subset
+
+
+def mda_selection(vectors: Vectors, f: int) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """What ``mda_subset`` returns, and the distances that it is chosen by, for who tells of them.
+
+    Args:
+        vectors: As for ``mda_subset``.
+        f: As there; all distances are computed, also for 0.
+
+    Returns:
+        The indices, and ``(n, n)`` float64: squared distances between all rows.
+
+    Raises:
+        AggregationError: If the contract of ``byzsgd.aggregation`` is violated.
+    """
+    rows = checked_rows(vectors, f, BOUND)
+    squared = squared_distances(rows)
+    return smallest_diameter_subset(squared, len(rows) - f), squared
 
 
 def smallest_diameter_subset(squared: NDArray[np.float64], size: int) -> tuple[int, ...]:

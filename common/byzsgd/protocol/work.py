@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from byzsgd.aggregation import average, compose, coordinate_median
 from byzsgd.aggregation.distances import squared_distances
-from byzsgd.aggregation.mda import smallest_diameter_subset
+from byzsgd.aggregation.mda import mda_selection
 from byzsgd.protocol.effects import Aggregate, ComputeGradient, TryModel
 from byzsgd.protocol.events import Aggregated, GradientComputed, ModelTried, Report
 from byzsgd.protocol.variance import Spread, factor
@@ -40,9 +40,8 @@ def aggregate(effect: Aggregate, clock: Callable[[], float] = no_clock) -> Aggre
     chosen: tuple[int, ...] | None = None
     squared: NDArray[np.float64] | None = None
     if _shows_spread(effect):
-        # MDA's two halves: the distances that it selects by are those of the spread, too.
-        squared = squared_distances(effect.vectors)
-        chosen = smallest_diameter_subset(squared, len(effect.vectors) - effect.f)
+        # The distances that MDA selects by are those of the spread, too.
+        chosen, squared = mda_selection(effect.vectors, effect.f)
     elif rule.select is not None:
         chosen = rule.select(effect.vectors, effect.f)
     if chosen is None:
