@@ -47,10 +47,10 @@ def test_a_key_is_rotated_as_the_commands_say_and_doctor_tells_how_far(running, 
 
             rotated = await asyncio.to_thread(byzsgd, "keys", "rotate", rig.file, "w3")
             assert rotated.status == 0, rotated.errors
-            for server in ("s0", "s1"):
-                ran = await doctor("w3")
-                assert ran.status == 1
-                assert "turns our key away" in bad(ran)[server]
+            ran = await doctor("w3")
+            assert ran.status == 1
+            assert "turns our key away" in bad(ran)["s0"]
+            assert "turns our key away" in bad(ran)["s1"]
 
             for server in ("s0", "s1"):
                 rig.daemons.process(server).send_signal(signal.SIGHUP)
