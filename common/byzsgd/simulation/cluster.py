@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from byzsgd.cluster import Cluster, Role
+from byzsgd.cluster import Cluster, Role, WireType
 from byzsgd.errors import WireError
 from byzsgd.messages import VECTOR_MESSAGES, Message
 from byzsgd.protocol import (
@@ -426,12 +426,12 @@ class Simulation:
         return gradient
 
     def _carry(self, sender: str, peers: Iterable[str], message: Message) -> None:
-        groups: dict[Layout, list[str]] = {}
+        groups: dict[WireType, list[str]] = {}
         for peer in peers:
             between = self.cluster.wire_type_between(self._roles[sender], self._roles[peer])
-            layout = Layout(len(self._theta_0), between, self._buffers)
-            groups.setdefault(layout, []).append(peer)
-        for layout, group in groups.items():
+            groups.setdefault(between, []).append(peer)
+        for wire_type, group in groups.items():
+            layout = Layout(len(self._theta_0), wire_type, self._buffers)
             self._carry_as(layout, sender, group, message)
 
     def _carry_as(
