@@ -37,13 +37,14 @@ class Node:
         self.step = 0
         self.votes: Counter[tuple[bytes, int]] = Counter()
         self._public = {node.id: node.public_key.encode() for node in self.cluster.nodes}
-        self._secret = keys.read_secret(file.parent / "keys" / f"{identity}.key").encode()
+        secret = keys.read_secret(file.parent / "keys" / f"{identity}.key").encode()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._poller.register(sys.stdin, zmq.POLLIN)
         header, payload = encode(Gradient(0, np.zeros(D, np.float32)), bytes(BOOT_BYTES))
-        self._rest = zmq.Frame(bytes(len(header) - STEP_BYTES - len(MODEL))), zmq.Frame(payload)
-        self._public_key = self._public[identity]
+        self._padding = bytes(len(header) - STEP_BYTES - len(MODEL))
+        self._payload = zmq.Frame(payload)
+        self._own = self._public[identity], secret
         self.is_server = self.cluster.role(identity) is Role.SERVER
         if self.is_server:
             self._listen(identity)
@@ -81,7 +82,7 @@ class Node:
     def _socket(self, kind: int) -> "zmq.Socket[bytes]":
         socket = self._context.socket(kind)
         socket.linger = 0
-        socket.curve_publickey, socket.curve_secretkey = self._public_key, self._secret
+        socket.curve_publickey, socket.curve_secretkey = self._own
         return socket
 
     def start(self) -> None:
@@ -102,8 +103,8 @@ class Node:
             dealer.send_multipart(self._frames(kind), copy=False)
 
     def _frames(self, kind: bytes) -> tuple[zmq.Frame, zmq.Frame]:
-        padding, payload = self._rest
-        return zmq.Frame(self.step.to_bytes(STEP_BYTES, "big") + kind + padding.bytes), payload
+        header = self.step.to_bytes(STEP_BYTES, "big") + kind + self._padding
+        return zmq.Frame(header), self._payload
 
     def wait(self) -> bool:
         """Take in what came; False at the end of standard input."""
