@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.daemons import buffered
 
 from byzsgd import memory
 from byzsgd.cluster import Role
@@ -74,18 +75,10 @@ def test_half_a_wire_type_is_shown_and_counted(
     assert less != worker
 
 
-BUFFERED = """
-from byzsgd.tasks.quadratic import Quadratic
-class Mine(Quadratic):
-    def n_buffers(self): return 900_000
-def mine(): return Mine(1_000_000, noise=1.0)
-"""
-
-
 def test_buffers_are_not_halved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The task says how many coordinates are."""
-    (tmp_path / "own.py").write_text(BUFFERED)
-    file = made(tmp_path, "own.py:mine")
+    buffered.write_task(tmp_path, 900_000, 1_000_000)
+    file = made(tmp_path, buffered.NAME)
     file.write_text(file.read_text().replace('wire_type = "float32"', 'wire_type = "float16"'))
     *_, head, server, worker = check(capsys, file)
 

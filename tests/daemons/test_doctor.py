@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.daemons import buffered
 
 from byzsgd import __version__, memory
 from byzsgd.cluster import Cluster, Member, Role
@@ -269,21 +270,13 @@ def test_memory_that_will_not_do(around: Surroundings, monkeypatch: pytest.Monke
     assert "memory" not in {what for _, what, _ in around.bad()}
 
 
-BUFFERED = """
-from byzsgd.tasks.quadratic import Quadratic
-class Mine(Quadratic):
-    def n_buffers(self): return {buffers}
-def mine(): return Mine(1_000_000, noise=1.0)
-"""
-
-
 def test_the_memory_of_a_task_with_buffers(around: Surroundings) -> None:
     """They are not halved; a number of them that cannot be is the task's mistake."""
     text = around.file.read_text().replace('wire_type = "float32"', 'wire_type = "bfloat16"')
-    around.file.write_text(text.replace('task = "quadratic"', 'task = "own.py:mine"'))
-    cluster, own = read_cluster(around.file), around.file.parent / "own.py"
+    around.file.write_text(text.replace('task = "quadratic"', f'task = "{buffered.NAME}"'))
+    cluster, folder = read_cluster(around.file), around.file.parent
     for buffers in (0, 900_000):
-        own.write_text(BUFFERED.format(buffers=buffers))
+        buffered.write_task(folder, buffers, 1_000_000)
         (found,) = (f for f in around.examine(d=None) if f.what == "memory")
         most = memory.server_bytes(cluster, 1_000_000, buffers=buffers)
         most += memory.kernel_bytes(cluster, Role.SERVER)
@@ -291,7 +284,7 @@ def test_the_memory_of_a_task_with_buffers(around: Surroundings) -> None:
         assert f"takes {usual // MIB} MB usually" in found.sentence
         assert f"{most // MIB} MB at worst" in found.sentence
 
-    own.write_text(BUFFERED.format(buffers=1_000_000))
+    buffered.write_task(folder, 1_000_000, 1_000_000)
     (found,) = (f for f in around.examine("w0", d=None) if f.what == "task")
     assert found.level is PROBLEM
     assert "1000000 of 1000000 coordinates cannot be buffers" in found.sentence

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests.daemons import buffered
 
 from byzsgd.errors import ByzsgdError, ConfigError, TaskError
 from byzsgd.tasks.quadratic import quadratic
@@ -151,18 +152,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (found.vector.tolist(), found.gather_period) == ([1, 2, 3], 5)
 
 
-BUFFERED = """
-from byzsgd.tasks.quadratic import Quadratic
-class Mine(Quadratic):
-    def n_buffers(self): return {buffers}
-def mine(): return Mine(10, noise=1.0)
-"""
-
-
 def test_buffers_come_from_the_task(files: Any) -> None:
     """With the first model, which a server learns without torch."""
-    files.change('"quadratic"', '"own.py:mine"')
-    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=4))
+    files.change('"quadratic"', f'"{buffered.NAME}"')
+    buffered.write_task(files.path.parent, 4)
 
     assert model_of(files).buffers == 4
 
@@ -170,8 +163,8 @@ def test_buffers_come_from_the_task(files: Any) -> None:
 @pytest.mark.parametrize("buffers", ["-1", "True", "'x'"])
 def test_a_number_of_buffers_is_a_number(files: Any, buffers: str) -> None:
     """What a task returns instead is named."""
-    files.change('"quadratic"', '"own.py:mine"')
-    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=buffers))
+    files.change('"quadratic"', f'"{buffered.NAME}"')
+    buffered.write_task(files.path.parent, buffers)
 
     with pytest.raises(TaskError, match=r"^task own.py:mine: n_buffers returned .*; must be a"):
         build(read_cluster(files.path), files.path.parent)
@@ -179,8 +172,8 @@ def test_a_number_of_buffers_is_a_number(files: Any, buffers: str) -> None:
 
 def test_the_synchronous_variant_carries_no_buffers(files: Any) -> None:
     """Its workers believe single servers within the bounds of filters that look at gradients."""
-    files.change('"quadratic"', '"own.py:mine"\nvariant = "synchronous"')
-    (files.path.parent / "own.py").write_text(BUFFERED.format(buffers=4))
+    files.change('"quadratic"', f'"{buffered.NAME}"\nvariant = "synchronous"')
+    buffered.write_task(files.path.parent, 4)
 
     with pytest.raises(TaskError) as error:
         build(read_cluster(files.path), files.path.parent)
